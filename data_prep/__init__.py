@@ -1,0 +1,1 @@
+"""Stage scripts: from videos and signals to shards."""
