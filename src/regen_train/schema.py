@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -31,7 +31,7 @@ class Bucket:
         return f"{self.num_frames}x{self.height}x{self.width}"
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str) -> "Bucket":
         """Read ``"49x480x832"``.
 
         Raises:
@@ -191,20 +191,20 @@ class Batch:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> Self:
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> "Batch":
         """Return the batch on a device; Lightning calls this."""
         return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory, for overlapped copies to a GPU."""
         return self._map_tensors(torch.Tensor.pin_memory)
 
-    def select(self, indices: list[int]) -> Self:
+    def select(self, indices: list[int]) -> "Batch":
         """Return the samples at ``indices``, in that order."""
         picked = self._map_tensors(lambda tensor: tensor[indices])
-        names = {name: tuple(getattr(self, name)[i] for i in indices) for name in ("keys", "numbers", "variants")}
+        names: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in indices) for name in ("keys", "numbers", "variants")}
         return replace(picked, **names)
 
-    def _map_tensors(self, function: Any) -> Self:
+    def _map_tensors(self, function: Any) -> "Batch":
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
         return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
