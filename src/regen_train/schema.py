@@ -98,9 +98,7 @@ class Geometry:
         step = self.temporal_factor
         if (bucket.num_frames - 1) % step:
             low = (bucket.num_frames - 1) // step * step + 1
-            faults.append(
-                f"num_frames must be {step}n+1, got {bucket.num_frames}; nearest are {low} and {low + step}"
-            )
+            faults.append(f"num_frames must be {step}n+1, got {bucket.num_frames}; nearest are {low} and {low + step}")
         for name, value, multiple in zip(
             ("height", "width"), (bucket.height, bucket.width), self.size_multiple, strict=True
         ):
@@ -202,7 +200,9 @@ class Batch:
     def select(self, indices: list[int]) -> "Batch":
         """Return the samples at ``indices``, in that order."""
         picked = self._map_tensors(lambda tensor: tensor[indices])
-        names: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in indices) for name in ("keys", "numbers", "variants")}
+        names: dict[str, Any] = {
+            name: tuple(getattr(self, name)[i] for i in indices) for name in ("keys", "numbers", "variants")
+        }
         return replace(picked, **names)
 
     def _map_tensors(self, function: Any) -> "Batch":
