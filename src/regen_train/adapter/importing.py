@@ -131,7 +131,7 @@ def _with_diffusers_record(lora: LoraFile, text: str) -> Adapter:
         raise ValueError("alpha is given both by tensors and by the metadata")
     if lora.has_magnitude != bool(record.get("use_dora", False)):
         raise ValueError("the metadata's use_dora does not agree with the magnitude vectors in the file")
-    default = _positive(record, "lora_alpha", 8)  # peft's default
+    default = _positive(record, "lora_alpha", 8.0)  # peft's default
     pattern = dict(record.get("alpha_pattern") or {})
     alphas = {module: _positive(pattern, _pattern_key(pattern, module), default) for module in lora.modules}
     return _adapter(lora, alphas, use_rslora=bool(record.get("use_rslora", False)))

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from regen_train import __version__
 
@@ -84,7 +84,7 @@ class AdapterMetadata:
         return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str) -> "AdapterMetadata":
         """Read what `to_json` wrote.
 
         Raises:
@@ -98,7 +98,7 @@ class AdapterMetadata:
         return cls.from_record(record)
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Self:
+    def from_record(cls, record: Mapping[str, Any]) -> "AdapterMetadata":
         """Read a mapping of the fields, as a checkpoint holds it.
 
         Raises:
@@ -122,7 +122,8 @@ class AdapterMetadata:
             faults = [f"rank and alpha must be positive, got {record['rank']} and {record['alpha']}"]
         if faults:
             raise ValueError(f"the adapter's '{OWN_KEY}' metadata is not valid: {'; '.join(faults)}")
-        return cls(**record)
+        floats = {name: float(record[name]) for name in ("alpha", "dropout") if name in record}
+        return cls(**{**record, **floats})
 
     def check_base(self, base_name: str, base_sha256: str) -> None:
         """Refuse a base that the adapter was not trained on.
