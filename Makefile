@@ -1,0 +1,35 @@
+# make demo | make test: each sets up its own virtual environment first.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test slow check format clean
+
+demo: $(INSTALLED)
+	$(BIN)/regen_train demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(SIGNALS),--signals "$(SIGNALS)") $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow and not gpu and not weights" $(ARGS)
+
+slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m "slow and not gpu and not weights" $(ARGS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
