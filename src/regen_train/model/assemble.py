@@ -1,0 +1,46 @@
+"""Build diffusers' Wan VACE transformer around weights that are already in memory."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def empty_transformer(config: Mapping[str, Any]) -> Any:
+    """Build the transformer with parameters on the meta device and buffers in place."""
+    from accelerate import init_empty_weights
+    from diffusers import WanVACETransformer3DModel
+
+    with init_empty_weights():
+        return WanVACETransformer3DModel.from_config(dict(config))
+
+
+def assign_state(module: Any, state: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
+    """Put weights into an empty transformer, with diffusers' own rule of what stays in fp32 whatever ``dtype`` is.
+
+    Raises:
+        ValueError: A tensor is missing, unexpected or of another shape; lists them all.
+    """
+    compare_states(state, module.state_dict(), what="weights of a Wan VACE transformer")
+    keep = set(module._keep_in_fp32_modules)
+    cast = {name: tensor.to(torch.float32 if keep & set(name.split(".")) else dtype) for name, tensor in state.items()}
+    module.load_state_dict(cast, assign=True)
+    return module.requires_grad_(False).eval()
+
+
+def compare_states(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, what: str) -> None:
+    """Check that the names and shapes of tensors agree.
+
+    Raises:
+        ValueError: They do not; lists all that are missing, unexpected or of another shape.
+    """
+    faults = [f"missing {name}" for name in sorted(expected.keys() - given.keys())]
+    faults += [f"unexpected {name}" for name in sorted(given.keys() - expected.keys())]
+    faults += [
+        f"{name} has shape {list(given[name].shape)}, expected {list(expected[name].shape)}"
+        for name in sorted(given.keys() & expected.keys())
+        if given[name].shape != expected[name].shape
+    ]
+    if faults:
+        raise ValueError(f"{what} do not fit, {len(faults)} faults: {'; '.join(faults)}")

@@ -1,0 +1,148 @@
+"""Load the frozen transformer: diffusers folder, hub id, original-named files or random weights."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regen_train.model.assemble import assign_state, empty_transformer
+from regen_train.model.random_init import RANDOM_PREFIX, random_config, random_transformer
+from regen_train.pretrained import read_config, read_safetensors, resolve_folder
+
+# The only factor that no transformer's config states. It is read from the VAE's config where there is one beside the
+# transformer; 4 is what every VAE that diffusers' AutoencoderKLWan can build has.
+_WAN_TEMPORAL_FACTOR = 4
+_DIFFUSERS_CLASS = "WanVACETransformer3DModel"
+
+
+@dataclass(frozen=True)
+class BaseInfo:
+    """Which weights a LoRA was trained on.
+
+    Args:
+        name: Hub id, folder name, file name or the name of the random initialisation.
+        revision: Commit on the hub, else None.
+        sha256: Over the bf16-rounded tensors as loaded, under diffusers' names: the same for every format, file
+            layout and precision of one base.
+    """
+
+    name: str
+    revision: str | None
+    sha256: str
+
+
+@dataclass(frozen=True)
+class LoadedTransformer:
+    """A transformer and where it came from.
+
+    Args:
+        module: diffusers' ``WanVACETransformer3DModel``.
+        name: Hub id, folder name, file name or the name of the random initialisation; never a full path.
+        revision: Commit on the hub, else None.
+        temporal_factor: Pixel frames per latent frame.
+    """
+
+    module: Any
+    name: str
+    revision: str | None
+    temporal_factor: int
+
+
+def load_transformer(pretrained: str, *, dtype: torch.dtype, revision: str | None, seed: int) -> LoadedTransformer:
+    """Load the transformer that `load_wan_vace` describes, frozen and in evaluation mode.
+
+    Raises:
+        FileNotFoundError: Nothing is found under the name; says what would be.
+        ValueError: What is found is no Wan VACE transformer.
+    """
+    if pretrained.startswith(RANDOM_PREFIX):
+        module = random_transformer(random_config(pretrained), dtype=dtype, seed=seed)
+        return LoadedTransformer(module, pretrained, None, _WAN_TEMPORAL_FACTOR)
+    file = Path(pretrained).expanduser()
+    if file.is_file():
+        return LoadedTransformer(_load_file(file, dtype), file.name, None, _WAN_TEMPORAL_FACTOR)
+    found = resolve_folder(pretrained, revision=revision, subfolders=("transformer", "vae"))
+    folder = found.path / "transformer" if (found.path / "transformer").is_dir() else found.path
+    config = read_config(folder / "config.json")
+    if config.get("_class_name") == _DIFFUSERS_CLASS:
+        module = _load_diffusers(folder, dtype)
+    else:
+        module = _from_state(read_safetensors(folder), config, dtype, folder)
+    vae_config = found.path / "vae" / "config.json"
+    vae = read_config(vae_config) if vae_config.is_file() else {}
+    factor = int(vae.get("scale_factor_temporal", _WAN_TEMPORAL_FACTOR))
+    return LoadedTransformer(module, found.name, found.revision, factor)
+
+
+def _load_diffusers(folder: Path, dtype: torch.dtype) -> Any:
+    from diffusers import WanVACETransformer3DModel
+
+    module, info = WanVACETransformer3DModel.from_pretrained(
+        folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+    )
+    faults = [f"{kind} {name}" for kind in ("missing", "unexpected") for name in info[f"{kind}_keys"]]
+    if faults:
+        raise ValueError(f"the weights in {folder} do not fit their config.json: {'; '.join(sorted(faults))}")
+    return module.requires_grad_(False).eval()
+
+
+def _load_file(file: Path, dtype: torch.dtype) -> Any:
+    from safetensors.torch import load_file
+
+    if file.suffix != ".safetensors":
+        raise ValueError(
+            f"a single file must be .safetensors, got {file.name}; pickles (.pth, .ckpt, .bin) are not read"
+        )
+    beside = file.with_name("config.json")
+    return _from_state(load_file(file), read_config(beside) if beside.is_file() else {}, dtype, file)
+
+
+def _from_state(state: dict[str, Tensor], config: Mapping[str, Any], dtype: torch.dtype, source: Path) -> Any:
+    from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+
+    if not any("vace_patch_embedding" in name for name in state):
+        raise ValueError(
+            f"{source} holds no VACE blocks; expected Wan2.1-VACE weights under original or diffusers' names"
+        )
+    if not any(name.startswith("condition_embedder.") for name in state):
+        state = convert_wan_transformer_to_diffusers(state)
+    return assign_state(empty_transformer(infer_config(state, config)), state, dtype)
+
+
+def infer_config(state: Mapping[str, Tensor], beside: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the transformer's config from the shapes of its tensors.
+
+    Args:
+        state: Weights under diffusers' names.
+        beside: The config.json beside the file, in diffusers' or the original format, or empty. It is asked for what
+            shapes do not tell: the number of heads (else of width 128, as in every Wan) and the VACE layers (else
+            evenly spread).
+    """
+    shape = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    dim, in_channels, *patch_size = shape["patch_embedding.weight"]
+    layers, vace_blocks = (_count_blocks(state, prefix) for prefix in ("blocks", "vace_blocks"))
+    heads = int(beside.get("num_attention_heads", beside.get("num_heads", max(1, dim // 128))))
+    patch_volume = patch_size[0] * patch_size[1] * patch_size[2]
+    return {
+        "patch_size": tuple(patch_size),
+        "num_attention_heads": heads,
+        "attention_head_dim": dim // heads,
+        "in_channels": in_channels,
+        "out_channels": shape["proj_out.weight"][0] // patch_volume,
+        "text_dim": shape["condition_embedder.text_embedder.linear_1.weight"][1],
+        "freq_dim": shape["condition_embedder.time_embedder.linear_1.weight"][1],
+        "ffn_dim": shape["blocks.0.ffn.net.0.proj.weight"][0],
+        "num_layers": layers,
+        "cross_attn_norm": "blocks.0.norm2.weight" in shape,
+        "eps": float(beside.get("eps", 1e-6)),
+        "vace_layers": list(beside.get("vace_layers") or range(0, layers, layers // vace_blocks)),
+        "vace_in_channels": shape["vace_patch_embedding.weight"][1],
+    }
+
+
+def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+    return len({match[1] for name in state if (match := re.match(rf"{prefix}\.(\d+)\.", name))})

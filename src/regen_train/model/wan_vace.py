@@ -1,0 +1,241 @@
+"""Frozen Wan VACE with trainable LoRA; the only file that speaks diffusers' argument names and timesteps."""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from regen_train.model.assemble import compare_states
+from regen_train.model.base import BaseInfo, LoadedTransformer, load_transformer
+from regen_train.model.initial_lora import read_initial_lora
+from regen_train.model.lora import LoraSpec, add_lora, base_state, lora_parameters, merged_state
+from regen_train.pretrained import DTYPES, Precision, state_sha256
+from regen_train.schema import Geometry
+
+Trainable = Literal["lora", "vace", "all"]
+Checkpointing = Literal["none", "full"]
+
+_NUM_TRAIN_TIMESTEPS = 1000
+_DEFAULT_LORA = LoraSpec()
+_VACE_PARTS = ("vace_blocks.", "vace_patch_embedding.")
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Numbers of parameters, LoRA included.
+
+    Args:
+        total: All.
+        trainable: Those that get gradient.
+    """
+
+    total: int
+    trainable: int
+
+
+class WanVace(nn.Module):
+    """Wan VACE as training and sampling see it: noised latents in, velocity out.
+
+    Args:
+        loaded: The transformer and where it came from.
+        dtype: Precision of the computation.
+        lora: The factors inside, None for none.
+        trainable: What gets gradient: the factors, the VACE blocks with their patch embedding, or everything. Without
+            factors ``lora`` trains nothing.
+    """
+
+    def __init__(
+        self, loaded: LoadedTransformer, *, dtype: torch.dtype, lora: LoraSpec | None, trainable: Trainable
+    ) -> None:
+        super().__init__()
+        self.transformer = loaded.module
+        self.dtype = dtype
+        self.lora = lora
+        self.trainable = trainable
+        self.geometry = _geometry(self.transformer.config, loaded.temporal_factor)
+        self._source = (loaded.name, loaded.revision)
+
+    @cached_property
+    def base(self) -> BaseInfo:
+        """The base weights' name and hash; hashing takes seconds for a base of gigabytes, once."""
+        return BaseInfo(*self._source, state_sha256(base_state(self.transformer)))
+
+    def forward(
+        self,
+        noised_latents: Float[Tensor, "b c f h w"],
+        sigma: Float[Tensor, " b"],
+        prompt_embeds: Float[Tensor, "b l d"],
+        vace_context: Float[Tensor, "b k f h w"],
+        conditioning_scale: float | Sequence[float] = 1.0,
+    ) -> Float[Tensor, "b c f h w"]:
+        """Predict the velocity, noise - latents.
+
+        Args:
+            noised_latents: Latents at noise level ``sigma``, any precision.
+            sigma: Noise level in [0, 1], 1 = noise.
+            prompt_embeds: Zero-padded to 512 tokens: Wan does not mask the padding, so it is part of the input.
+            vace_context: Inactive and reactive latents and folded mask.
+            conditioning_scale: Strength of the VACE hints, one for all or one per VACE block.
+
+        Returns:
+            The velocity in the precision of ``noised_latents``.
+
+        Raises:
+            ValueError: ``conditioning_scale`` has another length than there are VACE blocks.
+        """
+        scale = self._scale(conditioning_scale, noised_latents.device)
+        with self._precision(noised_latents.device.type):
+            velocity: Tensor = self.transformer(
+                hidden_states=noised_latents.to(self.dtype),
+                # In fp32: bf16 holds no more than 294 of 1,000 timesteps apart.
+                timestep=_NUM_TRAIN_TIMESTEPS * sigma.float(),
+                encoder_hidden_states=prompt_embeds.to(self.dtype),
+                control_hidden_states=vace_context.to(self.dtype),
+                control_hidden_states_scale=scale,
+                return_dict=False,
+            )[0]
+        return velocity.to(noised_latents.dtype)
+
+    def num_parameters(self) -> ParameterCount:
+        """Count the parameters."""
+        counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
+        return ParameterCount(sum(n for n, _ in counts), sum(n for n, trained in counts if trained))
+
+    def lora_state(self) -> dict[str, Tensor]:
+        """Return copies of the factors, fp32 on the CPU: ``vace_blocks.0.attn1.to_q.lora_A.weight`` and so on."""
+        return _copies(lora_parameters(self.transformer))
+
+    def load_lora_state(self, state: Mapping[str, Tensor]) -> None:
+        """Set the factors.
+
+        Raises:
+            ValueError: Names or shapes differ; lists all.
+        """
+        _assign(lora_parameters(self.transformer), state, what="LoRA factors")
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Return copies, fp32 on the CPU, of all that is trained: what a checkpoint stores."""
+        return _copies(self._trained())
+
+    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
+        """Set all that is trained.
+
+        Raises:
+            ValueError: Names or shapes differ; lists all.
+        """
+        _assign(self._trained(), state, what=f"trained weights (trainable: {self.trainable})")
+
+    def merged_state(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return all weights under diffusers' names, on the CPU, LoRA merged in fp32 and then cast to ``dtype``."""
+        return merged_state(self.transformer, dtype)
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        named = lora_parameters(self.transformer) if self.trainable == "lora" else self.transformer.named_parameters()
+        return {name: parameter for name, parameter in dict(named).items() if parameter.requires_grad}
+
+    def _scale(self, conditioning_scale: float | Sequence[float], device: torch.device) -> Tensor:
+        blocks = len(self.transformer.vace_blocks)
+        scales = [conditioning_scale] * blocks if isinstance(conditioning_scale, int | float) else conditioning_scale
+        if len(scales) != blocks:
+            raise ValueError(
+                f"conditioning_scale must be one number or {blocks}, one per VACE block, got {len(scales)}"
+            )
+        return torch.tensor(scales, dtype=self.dtype, device=device)
+
+    def _precision(self, device_type: str) -> AbstractContextManager[None]:
+        # fp32 weights (LoRA, or what is trained) beside a bf16 base need autocast, in sampling as in training.
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(device_type, dtype=self.dtype)
+
+
+def load_wan_vace(
+    pretrained: str,
+    *,
+    dtype: Precision = "bf16",
+    lora: LoraSpec | None = _DEFAULT_LORA,
+    trainable: Trainable = "lora",
+    revision: str | None = None,
+    checkpointing: Checkpointing = "none",
+    seed: int = 0,
+) -> WanVace:
+    """Load Wan VACE and make it ready to train or sample.
+
+    Args:
+        pretrained: A diffusers pipeline folder or its ``transformer`` folder; a hub id such as
+            ``Wan-AI/Wan2.1-VACE-1.3B-diffusers``; an original-named ``.safetensors`` file or the folder around it; or
+            random weights: ``random:wan2.1-vace-1.3b``, ``random:14b``, ``random:tiny``.
+        dtype: Precision of the frozen weights and the computation, bf16 or fp32. Norms, time embedding and modulation
+            stay in fp32, as Wan needs; so does all that is trained.
+        lora: The factors to insert; null for none. Used with ``trainable: lora`` only.
+        trainable: ``lora`` = the factors; ``vace`` = the VACE blocks and their patch embedding; ``all`` = everything.
+        revision: Branch, tag or commit on the hub.
+        checkpointing: ``full`` recomputes every block in the backward pass, which saves activation memory.
+        seed: Of the factors' start and of random weights.
+
+    Raises:
+        FileNotFoundError: Nothing is found under ``pretrained`` or ``lora.init``; says what would be.
+        ValueError: An option, the weights or the adapter to start from do not fit; lists all faults.
+    """
+    for name, value, known in (
+        ("dtype", dtype, DTYPES),
+        ("trainable", trainable, ("lora", "vace", "all")),
+        ("checkpointing", checkpointing, ("none", "full")),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    if trainable != "lora" and lora is not None and lora.init is not None:
+        raise ValueError(f"lora.init needs trainable: lora, got trainable: {trainable}; merge the adapter first")
+    loaded = load_transformer(pretrained, dtype=DTYPES[dtype], revision=revision, seed=seed)
+    model = WanVace(loaded, dtype=DTYPES[dtype], lora=lora if trainable == "lora" else None, trainable=trainable)
+    if model.lora is not None:
+        add_lora(loaded.module, model.lora, seed=seed)
+        if model.lora.init is not None:
+            model.load_lora_state(read_initial_lora(model.lora.init, model.lora, model.base))
+    if trainable != "lora":
+        _unfreeze(model)
+    if checkpointing == "full":
+        loaded.module.enable_gradient_checkpointing()
+    return model
+
+
+def _unfreeze(model: WanVace) -> None:
+    model.base  # noqa: B018 - hash the weights before they move
+    for name, parameter in model.transformer.named_parameters():
+        if model.trainable == "all" or name.startswith(_VACE_PARTS):
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
+
+
+def _copies(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", torch.float32, copy=True) for name, tensor in parameters.items()}
+
+
+@torch.no_grad()
+def _assign(parameters: Mapping[str, Tensor], state: Mapping[str, Tensor], *, what: str) -> None:
+    compare_states(state, parameters, what=what)
+    for name, parameter in parameters.items():
+        parameter.copy_(state[name])
+
+
+def _geometry(config: Any, temporal_factor: int) -> Geometry:
+    mask_channels = config.vace_in_channels - 2 * config.in_channels
+    factor = math.isqrt(max(mask_channels, 0))
+    if mask_channels < 1 or factor**2 != mask_channels:
+        raise ValueError(
+            f"vace_in_channels must be 2 x in_channels + a square (the folded mask), got {config.vace_in_channels} "
+            f"with in_channels {config.in_channels}"
+        )
+    return Geometry(
+        latent_channels=config.in_channels,
+        spatial_factor=factor,
+        temporal_factor=temporal_factor,
+        patch_size=tuple(config.patch_size),
+        text_dim=config.text_dim,
+    )

@@ -1,0 +1,138 @@
+"""Find pretrained weights on disk or on the Hugging Face hub, and say exactly which weights they are."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Precision = Literal["bf16", "fp32"]
+DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Tensors and text only: a pickle in a repository is never downloaded.
+_SAFE_FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
+
+
+@dataclass(frozen=True)
+class PretrainedFolder:
+    """A folder with pretrained weights.
+
+    Args:
+        path: Where it lies.
+        name: The hub id, or the folder's own name; never a full path, since it is written into what users share.
+        revision: The commit on the hub; None for a folder of the user's.
+    """
+
+    path: Path
+    name: str
+    revision: str | None = None
+
+
+def resolve_folder(pretrained: str, *, revision: str | None, subfolders: Sequence[str]) -> PretrainedFolder:
+    """Return the local folder of a pretrained pipeline, downloading the wanted parts of a hub id if need be.
+
+    Args:
+        pretrained: A folder, or a hub id such as ``Wan-AI/Wan2.1-VACE-1.3B-diffusers``.
+        revision: Branch, tag or commit on the hub; None for its main branch. Means nothing for a folder.
+        subfolders: The parts of the pipeline to download, such as ``transformer`` or ``vae``.
+
+    Raises:
+        FileNotFoundError: There is no such folder, and no such hub id can be had; says why and what to do.
+    """
+    folder = Path(pretrained).expanduser()
+    if folder.is_dir():
+        return PretrainedFolder(folder, folder.resolve().name)
+    if folder.exists() or not _HUB_ID.fullmatch(pretrained):
+        raise FileNotFoundError(
+            f"pretrained must be an existing diffusers folder or a hub id OWNER/NAME; found neither in {pretrained!r}"
+        )
+    path = _download(pretrained, revision, subfolders)
+    return PretrainedFolder(path, pretrained, path.name)
+
+
+def _download(hub_id: str, revision: str | None, subfolders: Sequence[str]) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    patterns = ["model_index.json", *(f"{part}/{files}" for part in subfolders for files in _SAFE_FILES)]
+    where = f"{hub_id!r}" + (f" at revision {revision!r}" if revision else "")
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
+    except errors.GatedRepoError as error:
+        raise FileNotFoundError(
+            f"{where} is gated: accept its licence on the hub, then log in with `hf auth login`"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{where}: the hub knows no such revision; check the branch, tag or commit") from error
+    except errors.RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"{where}: there is no such folder here, and the hub knows no such repository or keeps it private; "
+            "check the spelling, or log in with `hf auth login`"
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
+        raise FileNotFoundError(
+            f"{where} is neither a folder here nor in the hub cache, and the hub cannot be reached "
+            f"(HF_HUB_OFFLINE={os.environ.get('HF_HUB_OFFLINE', '')!r}): download it on a machine with a network "
+            f"with `hf download {hub_id}`, and pass the folder"
+        ) from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a config.json.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It holds no JSON object.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"expected the config file {path}; is the folder a diffusers pipeline?")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(config).__name__}")  # noqa: TRY004
+    return config
+
+
+def read_safetensors(folder: Path) -> dict[str, Tensor]:
+    """Map all tensors of a folder's safetensors files; memory-mapped, so that only what is used is read.
+
+    Raises:
+        FileNotFoundError: The folder holds no safetensors file.
+    """
+    from safetensors.torch import load_file
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no .safetensors file; weights as .bin or .pth pickles are not read")
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def state_sha256(state: Mapping[str, Tensor], *, dtype: torch.dtype = torch.bfloat16) -> str:
+    """Return one SHA-256 over named tensors, whatever file, order or precision they came in.
+
+    Args:
+        state: Name to tensor.
+        dtype: What values are rounded to first. With bf16, the fp32 and the bf16 copy of one model agree.
+
+    Returns:
+        Hex digest of the name-sorted list of name, shape and the tensor's own digest.
+    """
+    names = sorted(state)
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        digests = list(pool.map(lambda name: _tensor_digest(state[name], dtype), names))
+    lines = (f"{name}\0{list(state[name].shape)}\0{digest}\n" for name, digest in zip(names, digests, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _tensor_digest(tensor: Tensor, dtype: torch.dtype) -> str:
+    flat = tensor.detach().to(device="cpu", dtype=dtype).reshape(-1).contiguous()
+    return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
