@@ -3,16 +3,15 @@ import stat
 from pathlib import Path
 
 import pytest
-import torch
 
 from regen_train.preparation.salt import load_salt, salted
-from regen_train.preparation.work import WorkFolder
+from regen_train.preparation.work import WorkEntry, WorkFolder
 
-TENSORS = {"latents": torch.arange(12.0).reshape(3, 4), "mask": torch.tensor([1, 2], dtype=torch.uint8)}
+ENTRY = WorkEntry(payload=bytes(range(200)), info='{"fps": 7.5}')
 
 
 def write(work: WorkFolder, fingerprint: str = "f") -> None:
-    work.write("one", TENSORS, info={"fps": 7.5}, fingerprint=fingerprint)
+    work.write("one", ENTRY, fingerprint=fingerprint)
 
 
 def test_what_is_written_is_held(tmp_path: Path) -> None:
@@ -20,10 +19,10 @@ def test_what_is_written_is_held(tmp_path: Path) -> None:
     assert not work.holds("one", "f")
     write(work)
     assert work.holds("one", "f")
-    record = work.record("one")
-    assert record is not None
-    assert record["info"] == {"fps": 7.5}
+    assert work.read("one", fingerprint="f") == ENTRY
     assert not work.holds("one", "another setting")
+    with pytest.raises(ValueError, match="missing, torn or made with other settings"):
+        work.read("one", fingerprint="another setting")
 
 
 @pytest.mark.parametrize("torn", ["one.safetensors", "one.json"])
@@ -51,7 +50,7 @@ def test_new_tensors_under_an_old_record_count_as_absent(tmp_path: Path) -> None
     work = WorkFolder(tmp_path)
     write(work)
     record = (tmp_path / "one.json").read_bytes()
-    work.write("one", {"latents": torch.zeros(3)}, info={}, fingerprint="g")
+    work.write("one", WorkEntry(b"other", "{}"), fingerprint="g")
     (tmp_path / "one.json").write_bytes(record)
     assert not work.holds("one", "f")
     assert not work.holds("one", "g")
@@ -60,11 +59,11 @@ def test_new_tensors_under_an_old_record_count_as_absent(tmp_path: Path) -> None
 def test_one_process_at_a_time_and_leftovers_go(tmp_path: Path) -> None:
     work = WorkFolder(tmp_path / "new")
     with work.lock():
-        (work.path / ".writing-one.json").write_text(json.dumps("half"))
+        (work.path / ".one.json.77.tmp").write_text(json.dumps("half"))
         with pytest.raises(ValueError, match="another process"), WorkFolder(work.path).lock():
             pass
     with work.lock():
-        assert not list(work.path.glob(".writing*"))
+        assert not list(work.path.glob(".*"))
 
 
 def test_the_salt_is_made_once_and_is_private(tmp_path: Path) -> None:

@@ -3,24 +3,35 @@
 import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
-from torch import Tensor
+from regen_train.shards.files import file_digest, write_atomically
 
-_TEMPORARY = ".writing-"
+_LEFTOVERS = ".*.tmp"
+
+
+@dataclass(frozen=True)
+class WorkEntry:
+    """What the work folder keeps under a name.
+
+    Args:
+        payload: Tensors as a safetensors file.
+        info: A JSON text that belongs to them.
+    """
+
+    payload: bytes
+    info: str
 
 
 @dataclass(frozen=True)
 class WorkFolder:
-    """Tensors with a record each, ``NAME.safetensors`` and ``NAME.json``; both written atomically, the record last.
+    """Entries, each as ``NAME.safetensors`` and ``NAME.json``; both written atomically, the json last.
 
-    The record states the fingerprint of what the tensors were made from and their file's hash, so an unfinished, torn
+    The json states the fingerprint of what the entry was made from and the hash of its tensors, so an unfinished, torn
     or outdated entry counts as absent.
 
     Args:
@@ -42,36 +53,48 @@ class WorkFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(f"another process is preparing in {self.path}; wait for it or stop it") from None
-            for leftover in self.path.glob(f"{_TEMPORARY}*"):
+            for leftover in self.path.glob(_LEFTOVERS):
                 leftover.unlink()
             yield
 
-    def tensors_file(self, name: str) -> Path:
-        """Return where the tensors of an entry lie."""
-        return self.path / f"{name}.safetensors"
-
-    def record(self, name: str) -> Mapping[str, Any] | None:
-        """Return an entry's record, None if it is missing or unreadable."""
-        try:
-            record = json.loads((self.path / f"{name}.json").read_text())
-        except (FileNotFoundError, ValueError):
-            return None
-        return record if isinstance(record, dict) else None
-
     def holds(self, name: str, fingerprint: str) -> bool:
         """Return whether an entry is there, whole, and made from what ``fingerprint`` stands for."""
-        record = self.record(name)
-        path = self.tensors_file(name)
-        if record is None or record.get("fingerprint") != fingerprint or not path.is_file():
-            return False
-        return bool(file_hash(path) == record.get("sha256"))
+        return self._record(name, fingerprint) is not None
 
-    def write(self, name: str, tensors: Mapping[str, Tensor], *, info: Mapping[str, Any], fingerprint: str) -> None:
-        """Write an entry; a kill at any moment leaves the old entry, the new one, or one that counts as absent."""
-        data = save({key: tensor.contiguous() for key, tensor in tensors.items()})
-        write_atomically(self.tensors_file(name), data)
-        record = {"fingerprint": fingerprint, "sha256": hashlib.sha256(data).hexdigest(), "info": dict(info)}
+    def write(self, name: str, entry: WorkEntry, *, fingerprint: str) -> None:
+        """Write an entry; a kill at any moment leaves the old one, the new one, or one that counts as absent."""
+        digest = hashlib.sha256(entry.payload).hexdigest()
+        write_atomically(self.path / f"{name}.safetensors", entry.payload)
+        record = {"fingerprint": fingerprint, "sha256": digest, "info": entry.info}
         write_atomically(self.path / f"{name}.json", json_bytes(record))
+
+    def read(self, name: str, *, fingerprint: str) -> WorkEntry:
+        """Return an entry.
+
+        Raises:
+            ValueError: It is missing, torn or outdated.
+        """
+        record = self._record(name, fingerprint)
+        if record is None:
+            raise ValueError(
+                f"{self.path / name}: missing, torn or made with other settings; run data_prep.encode again"
+            )
+        return WorkEntry((self.path / f"{name}.safetensors").read_bytes(), record["info"])
+
+    def _record(self, name: str, fingerprint: str) -> dict[str, Any] | None:
+        record, path = read_json(self.path / f"{name}.json"), self.path / f"{name}.safetensors"
+        if record is None or record.get("fingerprint") != fingerprint or not path.is_file():
+            return None
+        return record if file_digest(path) == record.get("sha256") else None
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return a JSON object, None if the file is missing or holds something else."""
+    try:
+        value = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def json_bytes(value: Any) -> bytes:
@@ -82,29 +105,3 @@ def json_bytes(value: Any) -> bytes:
 def fingerprint_of(value: Any) -> str:
     """Return the SHA-256 of a plain value."""
     return hashlib.sha256(json_bytes(value)).hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is seen whole or not at all, also after a power cut."""
-    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the renames in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
