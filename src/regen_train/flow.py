@@ -73,7 +73,7 @@ def sample_sigma(quantile: Float[Tensor, " b"], recipe: FlowRecipe) -> Float[Ten
         tiny = torch.finfo(quantile.dtype).eps
         normal = torch.special.ndtri((1 - quantile).clamp(tiny, 1 - tiny))
         sigma = torch.sigmoid(recipe.logit_mean + recipe.logit_std * normal)
-    return shift_sigma(sigma, recipe.flow_shift)
+    return shift_sigma(sigma, recipe.flow_shift).clamp_max(1)  # the quotient can round above 1
 
 
 def interpolate(
