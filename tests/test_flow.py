@@ -1,5 +1,7 @@
 """The laws of rectified flow, in float64."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -47,7 +49,7 @@ def test_euler_on_a_constant_velocity_is_exact() -> None:
     latents, noise = _clip(0), _clip(1)
     sigmas = flow.sigma_schedule(7, 5.0).double()
     velocity, point = flow.velocity_target(latents, noise), noise
-    for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, after in itertools.pairwise(sigmas):
         point = point + (after - now) * velocity
     torch.testing.assert_close(point, latents)
 
