@@ -101,6 +101,21 @@ def lora_parameters(transformer: torch.nn.Module) -> dict[str, torch.nn.Paramete
     }
 
 
+@torch.no_grad()
+def update_norm(transformer: torch.nn.Module, spec: LoraSpec) -> float:
+    """Return the Frobenius norm of all updates B A together, scaled as they are added; DoRA's magnitudes left out."""
+    factors = lora_parameters(transformer)
+    pairs = [
+        (down.float(), factors[name.replace("lora_A", "lora_B")].float())
+        for name, down in factors.items()
+        if name.endswith("lora_A.weight")
+    ]
+    # |B A|^2 = <B^T B, A A^T>: small matrices of rank x rank instead of the whole update
+    square = sum(((up.T @ up) * (down @ down.T)).sum() for down, up in pairs)
+    scale = spec.effective_alpha / (math.sqrt(spec.rank) if spec.use_rslora else spec.rank)
+    return scale * math.sqrt(max(float(square), 0.0))
+
+
 def base_state(transformer: torch.nn.Module) -> dict[str, Tensor]:
     """Return the base weights under diffusers' names, as if no LoRA had been inserted; no copies."""
     return {

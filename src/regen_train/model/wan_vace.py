@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from regen_train.model.assemble import compare_states
 from regen_train.model.base import BaseInfo, LoadedTransformer, load_transformer
 from regen_train.model.initial_lora import read_initial_lora
-from regen_train.model.lora import LoraSpec, add_lora, base_state, lora_parameters, merged_state
+from regen_train.model.lora import LoraSpec, add_lora, base_state, lora_parameters, merged_state, update_norm
 from regen_train.pretrained import DTYPES, Precision, state_sha256
 from regen_train.schema import Geometry
 
@@ -60,6 +60,16 @@ class WanVace(nn.Module):
         self.trainable = trainable
         self.geometry = _geometry(self.transformer.config, loaded.temporal_factor)
         self._source = (loaded.name, loaded.revision)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states."""
+        return int(self.transformer.config.num_attention_heads * self.transformer.config.attention_head_dim)
+
+    @property
+    def num_blocks(self) -> int:
+        """Main and VACE blocks together."""
+        return len(self.transformer.blocks) + len(self.transformer.vace_blocks)
 
     @cached_property
     def base(self) -> BaseInfo:
@@ -107,6 +117,10 @@ class WanVace(nn.Module):
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
         return ParameterCount(sum(n for n, _ in counts), sum(n for n, trained in counts if trained))
 
+    def adapter_norm(self) -> float:
+        """Return the Frobenius norm of all LoRA updates together: 0 where nothing was learned."""
+        return 0.0 if self.lora is None else update_norm(self.transformer, self.lora)
+
     def lora_state(self) -> dict[str, Tensor]:
         """Return copies of the factors, fp32 on the CPU: ``vace_blocks.0.attn1.to_q.lora_A.weight`` and so on."""
         return _copies(lora_parameters(self.transformer))
@@ -121,7 +135,7 @@ class WanVace(nn.Module):
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Return copies, fp32 on the CPU, of all that is trained: what a checkpoint stores."""
-        return _copies(self._trained())
+        return _copies(self.trained_parameters())
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
         """Set all that is trained.
@@ -129,13 +143,14 @@ class WanVace(nn.Module):
         Raises:
             ValueError: Names or shapes differ; lists all.
         """
-        _assign(self._trained(), state, what=f"trained weights (trainable: {self.trainable})")
+        _assign(self.trained_parameters(), state, what=f"trained weights (trainable: {self.trainable})")
 
     def merged_state(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """Return all weights under diffusers' names, on the CPU, LoRA merged in fp32 and then cast to ``dtype``."""
         return merged_state(self.transformer, dtype)
 
-    def _trained(self) -> dict[str, nn.Parameter]:
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that get gradient, under the names of `trainable_state`."""
         named = lora_parameters(self.transformer) if self.trainable == "lora" else self.transformer.named_parameters()
         return {name: parameter for name, parameter in dict(named).items() if parameter.requires_grad}
 
