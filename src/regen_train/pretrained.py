@@ -36,13 +36,13 @@ class PretrainedFolder:
     revision: str | None = None
 
 
-def resolve_folder(pretrained: str, *, revision: str | None, subfolders: Sequence[str]) -> PretrainedFolder:
+def resolve_folder(pretrained: str, *, revision: str | None, parts: Sequence[str]) -> PretrainedFolder:
     """Return the local folder of a pretrained pipeline, downloading the wanted parts of a hub id if need be.
 
     Args:
         pretrained: A folder, or a hub id such as ``Wan-AI/Wan2.1-VACE-1.3B-diffusers``.
         revision: Branch, tag or commit on the hub; None for its main branch. Means nothing for a folder.
-        subfolders: The parts of the pipeline to download, such as ``transformer`` or ``vae``.
+        parts: What to download of a hub id: folders such as ``vae``, files such as ``vae/config.json``.
 
     Raises:
         FileNotFoundError: There is no such folder, and no such hub id can be had; says why and what to do.
@@ -54,14 +54,15 @@ def resolve_folder(pretrained: str, *, revision: str | None, subfolders: Sequenc
         raise FileNotFoundError(
             f"pretrained must be an existing diffusers folder or a hub id OWNER/NAME; found neither in {pretrained!r}"
         )
-    path = _download(pretrained, revision, subfolders)
+    path = _download(pretrained, revision, parts)
     return PretrainedFolder(path, pretrained, path.name)
 
 
-def _download(hub_id: str, revision: str | None, subfolders: Sequence[str]) -> Path:
+def _download(hub_id: str, revision: str | None, parts: Sequence[str]) -> Path:
     from huggingface_hub import errors, snapshot_download
 
-    patterns = ["model_index.json", *(f"{part}/{files}" for part in subfolders for files in _SAFE_FILES)]
+    files = [part for part in parts if part.endswith(".json")]
+    patterns = files + [f"{part}/{kind}" for part in parts if part not in files for kind in _SAFE_FILES]
     where = f"{hub_id!r}" + (f" at revision {revision!r}" if revision else "")
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))

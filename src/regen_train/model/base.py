@@ -65,7 +65,7 @@ def load_transformer(pretrained: str, *, dtype: torch.dtype, revision: str | Non
     file = Path(pretrained).expanduser()
     if file.is_file():
         return LoadedTransformer(_load_file(file, dtype), file.name, None, _WAN_TEMPORAL_FACTOR)
-    found = resolve_folder(pretrained, revision=revision, subfolders=("transformer", "vae"))
+    found = resolve_folder(pretrained, revision=revision, parts=("transformer", "vae/config.json"))
     folder = found.path / "transformer" if (found.path / "transformer").is_dir() else found.path
     config = read_config(folder / "config.json")
     if config.get("_class_name") == _DIFFUSERS_CLASS:

@@ -1,5 +1,6 @@
 """Wan VACE with random weights, by name: for benchmarks and tests, where no weights can be had."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -85,7 +86,7 @@ def _random_tensor(name: str, shapes: dict[str, torch.Size], seed: int) -> Tenso
         return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
     generator = generator_for(seed, name, "random_init")
     if name.endswith("scale_shift_table"):
-        return torch.randn(shape, generator=generator) / shape[-1] ** 0.5
+        return torch.randn(shape, generator=generator) / math.sqrt(shape[-1])
     weight = shapes[name.removesuffix("bias") + "weight"] if name.endswith("bias") else shape
     bound = float(weight.numel() / weight[0]) ** -0.5
     drawn: Tensor = torch.empty(shape).uniform_(-bound, bound, generator=generator)

@@ -64,7 +64,7 @@ def build_tiny_wan_vace(folder: str | Path, *, seed: int = 0, variant: Literal["
     form = _VARIANTS[variant]
     # Layers draw their start from the global generator; the caller's is put back.
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         vae, text_encoder = _vae(form.vae), _text_encoder()
     config = random_config("random:tiny") | form.transformer
     pipeline = WanVACEPipeline(
