@@ -1,0 +1,101 @@
+"""Checkpoint files: written whole or not at all, read without pickle, found again after a crash."""
+
+import logging
+import os
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+
+log = logging.getLogger(__name__)
+
+NAME = "step-{step:06d}.ckpt"
+_PATTERN = re.compile(r"step-(\d+)\.ckpt")
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint to a temporary file, syncs it to the disk and renames it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint whole, or leave what was there.
+
+        Raises:
+            OSError: The file could not be written; the message says what is intact and how to go on.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(path.parent)
+        except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as a RuntimeError
+            raise OSError(
+                f"could not write checkpoint {path}: {error}; earlier checkpoints in {path.parent} are intact: "
+                "free some space and continue with --ckpt_path last"
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint onto the CPU; never unpickles anything but tensors and plain types.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: The file is torn or not a checkpoint.
+        """
+        return read_checkpoint(Path(path))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU with ``weights_only=True``; raises as `AtomicCheckpointIO.load_checkpoint`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path} does not exist")
+    if not is_whole(path):
+        raise ValueError(f"checkpoint {path} is torn or not a checkpoint; --ckpt_path last finds the newest whole one")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise ValueError(f"{path} is no training checkpoint: it holds no state_dict")
+    return content
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint's archive is complete and every checksum in it holds."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile, EOFError):
+        return False
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of a run, oldest step first."""
+    found = [(int(match[1]), path) for path in folder.glob("step-*.ckpt") if (match := _PATTERN.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def find_last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint of a run, warning of each torn one that is passed over."""
+    for path in reversed(list_checkpoints(folder)):
+        if is_whole(path):
+            return path
+        log.warning("checkpoint %s is torn: passing it over for an older one", path)
+    return None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

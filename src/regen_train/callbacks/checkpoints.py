@@ -1,0 +1,116 @@
+"""When a run writes checkpoints and adapters, and how it stops when told to."""
+
+import logging
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+
+from regen_train.adapter import save_adapter
+from regen_train.callbacks.checkpoint_io import NAME, list_checkpoints, sync_folder
+from regen_train.training import VaceModule
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints(Checkpoint):
+    """Writes ``step-NNNNNN.ckpt`` into the run's folder, and ``last.ckpt`` as a link to the newest.
+
+    Also stops the run cleanly on SIGTERM: the step in progress is finished, a checkpoint written, the process exits.
+
+    Args:
+        every_n_steps: Optimizer steps between checkpoints; one more is written at the end.
+        keep_last: How many of the newest to keep; null keeps all.
+        save_adapter: Write the LoRA alone beside each checkpoint, as ``adapter-step-NNNNNN.safetensors``.
+    """
+
+    def __init__(self, every_n_steps: int = 2000, keep_last: int | None = None, save_adapter: bool = True) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"checkpoint.every_n_steps must be at least 1, got {every_n_steps}")
+        if keep_last is not None and keep_last < 1:
+            raise ValueError(f"checkpoint.keep_last must be at least 1, or null for all; got {keep_last}")
+        self.every_n_steps, self.keep_last, self.save_adapter = every_n_steps, keep_last, save_adapter
+        self._told_to_stop = False
+        self._saved_step = -1
+        self._previous_handler: Any = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Refuse to write over another run, and remove what a killed write left behind."""
+        folder = Path(trainer.default_root_dir)
+        if stage != "fit" or trainer.fast_dev_run:
+            return
+        existing = list_checkpoints(folder)
+        if existing and trainer.ckpt_path is None:
+            raise FileExistsError(
+                f"{folder} holds checkpoints of an earlier run, the newest {existing[-1].name}; continue it with "
+                "--ckpt_path last, or choose another folder with --trainer.default_root_dir"
+            )
+        if trainer.is_global_zero:
+            for torn in folder.glob(".*.tmp"):
+                torn.unlink(missing_ok=True)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take over SIGTERM from Lightning, whose handler leaves without a checkpoint."""
+        self._saved_step = trainer.global_step
+        self._told_to_stop = False
+        self._previous_handler = signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        self._told_to_stop = True
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when due, or when any process was told to stop."""
+        if trainer.global_step == self._saved_step or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        stop = trainer.strategy.reduce_boolean_decision(self._told_to_stop, all=False)
+        if stop or trainer.global_step % self.every_n_steps == 0:
+            self._save(trainer, pl_module)
+        if stop:
+            log.warning("told to stop (SIGTERM): saved step %d; continue with --ckpt_path last", trainer.global_step)
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the last step and give SIGTERM back."""
+        if trainer.global_step != self._saved_step:
+            self._save(trainer, pl_module)
+        self._restore_handler()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give SIGTERM back."""
+        self._restore_handler()
+
+    def _restore_handler(self) -> None:
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGTERM, self._previous_handler)
+            self._previous_handler = None
+
+    def _save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.fast_dev_run:
+            return
+        folder = Path(trainer.default_root_dir)
+        path = folder / NAME.format(step=trainer.global_step)
+        trainer.save_checkpoint(path)
+        self._saved_step = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, VaceModule)
+        if self.save_adapter and pl_module.lora is not None:
+            save_adapter(_adapter_path(path), pl_module.wan.lora_state(), pl_module.metadata())
+        link = folder / ".last.ckpt.tmp"
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.name)
+        link.replace(folder / "last.ckpt")
+        sync_folder(folder)
+        if self.keep_last is not None:
+            for old in list_checkpoints(folder)[: -self.keep_last]:
+                old.unlink()
+                _adapter_path(old).unlink(missing_ok=True)
+
+
+def _adapter_path(checkpoint: Path) -> Path:
+    return checkpoint.with_name(f"adapter-{checkpoint.stem}.safetensors")

@@ -1,0 +1,90 @@
+"""The loss by noise level: in training by bins of sigma, in validation on a fixed grid."""
+
+from typing import Any
+
+import lightning as L
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from regen_train.training import VALIDATION_SIGMAS, VaceModule
+
+NUM_BINS = 5
+
+
+class SigmaLosses(L.Callback):
+    """Logs the velocity error by noise level.
+
+    ``train/error_sigma_0.0-0.2`` and so on average what was drawn since the last log; ``val/loss_sigma_0.1`` and so on
+    are taken at fixed noise, so they compare across steps and runs; ``val/loss`` is their mean.
+    """
+
+    def __init__(self) -> None:
+        self._train = torch.zeros(2, NUM_BINS, dtype=torch.float64)
+        self._held_out = torch.zeros(2, len(VALIDATION_SIGMAS), dtype=torch.float64)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add a microbatch to its bins; log them with the other metrics."""
+        bins = (outputs["sigma"] * NUM_BINS).long().clamp_max(NUM_BINS - 1).cpu()
+        self._train[0].index_add_(0, bins, outputs["error"].double().cpu())
+        self._train[1].index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
+        ends_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if ends_step and trainer.global_step % trainer.log_every_n_steps == 0:
+            total, count = self._sum(trainer, pl_module, self._train)
+            self._train.zero_()
+            width = 1 / NUM_BINS
+            means = {
+                f"train/error_sigma_{i * width:.1f}-{(i + 1) * width:.1f}": float(total[i] / count[i])
+                for i in range(NUM_BINS)
+                if count[i]
+            }
+            for logger in trainer.loggers:
+                logger.log_metrics(means, step=trainer.global_step)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start from nothing."""
+        self._held_out.zero_()
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add the held-out clips of a batch; those that only pad the last step weigh 0."""
+        weight = batch.weight.double()[:, None]
+        self._held_out[0] += (outputs.double() * weight).sum(0).cpu()
+        self._held_out[1] += weight.sum().cpu()
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the means over all processes."""
+        self._log_held_out(trainer, pl_module, "val")
+
+    on_test_start = on_validation_start
+    on_test_batch_end = on_validation_batch_end
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log the means over all processes."""
+        self._log_held_out(trainer, pl_module, "test")
+
+    def _log_held_out(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, VaceModule)
+        total, count = self._sum(trainer, pl_module, self._held_out)
+        means = (total / count.clamp_min(1)).float()
+        pl_module.log(f"{stage}/loss", means.mean(), prog_bar=True, rank_zero_only=False)
+        for level, mean in zip(VALIDATION_SIGMAS, means, strict=True):
+            pl_module.log(f"{stage}/loss_sigma_{level}", mean, rank_zero_only=False)
+
+    @staticmethod
+    def _sum(
+        trainer: L.Trainer, pl_module: L.LightningModule, sums: Float[Tensor, "2 s"]
+    ) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:
+        reduced = trainer.strategy.reduce(sums.to(pl_module.device, copy=True), reduce_op="sum")
+        assert isinstance(reduced, Tensor)
+        total, count = reduced.cpu()
+        return total, count

@@ -1,0 +1,126 @@
+"""Videos of what the model paints, while it learns: condition | sample | original."""
+
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from jaxtyping import UInt8
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from regen_train.encoders import WanVae, load_vae
+from regen_train.sampling import SamplingSettings, generate
+from regen_train.schema import Batch
+from regen_train.training import VaceModule
+from regen_train.video import write_video
+
+log = logging.getLogger(__name__)
+
+
+class Preview(L.Callback):
+    """Paints held-out clips after validation: an MP4 in ``previews/`` and an animation in TensorBoard.
+
+    The original beside the sample shows the real person: the run's folder is as sensitive as the dataset.
+
+    Args:
+        num_clips: Held-out clips to paint; 0 for none.
+        every_n_validations: Paint after every n-th validation.
+        pretrained: Where the VAE comes from; null takes ``model.pretrained``.
+        num_inference_steps: Euler steps.
+        guidance_scale: Strength of classifier-free guidance.
+        show_original: Show the original beside the sample.
+    """
+
+    def __init__(
+        self,
+        num_clips: int = 0,
+        every_n_validations: int = 1,
+        pretrained: str | None = None,
+        num_inference_steps: int = 25,
+        guidance_scale: float = 5.0,
+        show_original: bool = True,
+    ) -> None:
+        if num_clips < 0 or every_n_validations < 1:
+            raise ValueError(
+                "preview.num_clips must not be negative and preview.every_n_validations at least 1; "
+                f"got {num_clips} and {every_n_validations}"
+            )
+        self.num_clips, self.every_n_validations, self.pretrained = num_clips, every_n_validations, pretrained
+        self.settings = SamplingSettings(guidance_scale=guidance_scale, num_inference_steps=num_inference_steps)
+        self.show_original = show_original
+        self._clips: list[Batch] = []
+        self._validations = 0
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the clips of the last validation."""
+        self._clips = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first clips."""
+        room = self.num_clips - len(self._clips)
+        if trainer.is_global_zero and room > 0:
+            self._clips += [batch.select([i]) for i in range(min(room, len(batch)))]
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Paint and write them; the other processes wait."""
+        self._validations += 1
+        if self.num_clips and trainer.state.fn == "fit" and self._validations % self.every_n_validations == 0:
+            assert isinstance(pl_module, VaceModule)
+            if self._clips:
+                vae = load_vae(self.pretrained or pl_module.pretrained, device=pl_module.device)
+                for number, clip in enumerate(self._clips):
+                    self._paint(trainer, vae, clip, number)
+            self._clips = []
+            trainer.strategy.barrier("previews")
+
+    def _paint(self, trainer: L.Trainer, vae: WanVae, clip: Batch, number: int) -> None:
+        module, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
+        latents = generate(
+            module.wan,
+            vace_context=clip.vace_context.float(),
+            prompt_embeds=clip.prompt_embeds.float(),
+            negative_prompt_embeds=data.negative_prompt_embeds.to(module.device),
+            reference=clip.reference.float() if bool(clip.use_reference[0]) else None,
+            seed=number,
+            settings=self.settings,
+        )
+        channels = module.wan.geometry.latent_channels
+        panels = [clip.vace_context[0, channels : 2 * channels], latents[0]]
+        panels += [clip.latents[0]] if self.show_original else []
+        frames = torch.cat([vae.decode_video(panel.float()) for panel in panels], dim=2)
+        step = trainer.global_step
+        folder = Path(trainer.default_root_dir) / "previews"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_video(folder / f"step-{step:06d}-clip-{number}.mp4", frames, data.fps)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                show_animation(logger, f"preview/clip-{number}", frames, fps=data.fps, step=step)
+
+
+def show_animation(
+    logger: TensorBoardLogger, tag: str, frames: UInt8[Tensor, "t h w 3"], *, fps: float, step: int
+) -> None:
+    """Write frames to TensorBoard as an animated GIF, which it plays among the images."""
+    from PIL import Image
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    pictures = [Image.fromarray(frame.numpy()) for frame in frames]
+    buffer = io.BytesIO()
+    pictures[0].save(
+        buffer, format="GIF", save_all=True, append_images=pictures[1:], duration=round(1000 / fps), loop=0
+    )
+    height, width = frames.shape[1:3]
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=buffer.getvalue())
+    writer = logger.experiment._get_file_writer()
+    writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)

@@ -1,0 +1,71 @@
+"""What a person sees while it trains."""
+
+import datetime
+import sys
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from tqdm import tqdm
+
+
+class StepProgress(ProgressBar):
+    """Counts optimizer steps: a bar on a terminal, one line every ``log_every_n_steps`` in a log file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: Any = None
+        self._enabled = True
+        self._since = 0.0
+        self._first_step = 0
+
+    def disable(self) -> None:
+        """Fall silent; Lightning calls this on all processes but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Speak again."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the bar at the step the run continues from."""
+        self._since, self._first_step = time.perf_counter(), trainer.global_step
+        if self._enabled and sys.stderr.isatty():
+            self._bar = tqdm(
+                total=trainer.max_steps, initial=trainer.global_step, unit="step", dynamic_ncols=True, smoothing=0.05
+            )
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Show loss, time per step and the time left."""
+        step = trainer.global_step
+        if not self._enabled or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        shown = {name: f"{float(value):.4f}" for name, value in self._metrics(trainer).items()}
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+            self._bar.set_postfix(shown, refresh=False)
+        elif step % trainer.log_every_n_steps == 0 or step == trainer.max_steps:
+            pace = (time.perf_counter() - self._since) / (step - self._first_step)
+            left = datetime.timedelta(seconds=round(pace * (trainer.max_steps - step)))
+            metrics = "  ".join(f"{name} {value}" for name, value in shown.items())
+            print(f"step {step}/{trainer.max_steps}  {metrics}  {pace:.2f} s/step  ETA {left}", flush=True)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Say what validation found."""
+        if self._enabled and not trainer.sanity_checking and "val/loss" in trainer.callback_metrics:
+            text = f"step {trainer.global_step}  val/loss {float(trainer.callback_metrics['val/loss']):.4f}"
+            (self._bar.write if self._bar is not None else print)(text)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    @staticmethod
+    def _metrics(trainer: L.Trainer) -> dict[str, Any]:
+        wanted = ("train/loss", "val/loss")
+        return {name: trainer.callback_metrics[name] for name in wanted if name in trainer.callback_metrics}

@@ -1,0 +1,63 @@
+"""The command line: fit, validate and test by LightningCLI; export and demo as plain functions."""
+
+import logging
+import os
+import sys
+
+COMMANDS = {
+    "fit": "train a LoRA: regen_train fit --config structhuman.yaml [--ckpt_path last] [--trainer.devices 8] ...",
+    "validate": "loss on the held-out clips at fixed noise: regen_train validate --config X --ckpt_path last",
+    "test": "the same on data.val_path, under the name test",
+    "export": "weights for other tools: regen_train export --checkpoint runs/x/last.ckpt --output exported",
+    "demo": "the whole way from frames to exported weights, tiny, on CPU",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; a user's mistake ends in one line and exit status 1, set REGEN_TRAIN_DEBUG=1 for the traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return
+    if arguments[0] == "--version":
+        import regen_train
+
+        print(regen_train.__version__)
+        return
+    if arguments[0] not in COMMANDS:
+        print(_usage(), file=sys.stderr)
+        raise SystemExit(f"regen_train: no command {arguments[0]!r}; the commands are {', '.join(COMMANDS)}")
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        _run(arguments[0], arguments[1:])
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("REGEN_TRAIN_DEBUG"):
+            raise
+        logging.getLogger(__name__).debug("traceback", exc_info=True)
+        raise SystemExit(f"regen_train {arguments[0]}: {error}\n(REGEN_TRAIN_DEBUG=1 shows the traceback)") from error
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+    return f"usage: regen_train COMMAND [--help] ...\n\n{rows}"
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    if command == "export":
+        from jsonargparse import auto_cli
+
+        from regen_train.export import export_checkpoint
+
+        auto_cli(export_checkpoint, args=arguments, as_positional=False)
+    elif command == "demo":
+        from jsonargparse import auto_cli
+
+        from regen_train.demo import run_demo
+
+        auto_cli(run_demo, args=arguments, as_positional=False)
+    else:
+        from regen_train.configs import resolve_arguments
+        from regen_train.training_cli import TrainingCLI
+
+        TrainingCLI.run([command, *resolve_arguments(arguments)])

@@ -1,0 +1,7 @@
+"""Training: what one step computes (`objective`), how weights move (`optimizer`), the LightningModule (`module`)."""
+
+from regen_train.training.module import VALIDATION_SIGMAS, VaceModule
+from regen_train.training.objective import LossSpec, SampleLosses, sample_losses
+from regen_train.training.optimizer import OptimizerSpec
+
+__all__ = ["VALIDATION_SIGMAS", "LossSpec", "OptimizerSpec", "SampleLosses", "VaceModule", "sample_losses"]

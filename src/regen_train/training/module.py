@@ -1,0 +1,214 @@
+"""The LightningModule: which weights learn, what is drawn for a step, what a checkpoint holds."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import regen_train
+from regen_train import draws, flow
+from regen_train.adapter import AdapterMetadata
+from regen_train.flow import FlowRecipe
+from regen_train.model import LoraSpec, WanVace, load_wan_vace
+from regen_train.schema import Batch
+from regen_train.training.dataset_check import check_dataset
+from regen_train.training.objective import LossSpec, SampleLosses, sample_losses
+from regen_train.training.optimizer import OptimizerSpec
+
+RECIPES = {
+    "paper": FlowRecipe(sigma="grid", flow_shift=5.0, weight="bell"),
+    "rectified_flow": FlowRecipe(sigma="uniform", flow_shift=1.0, weight="none"),
+    "logit_normal": FlowRecipe(sigma="logit_normal", flow_shift=1.0, weight="none"),
+}
+VALIDATION_SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+class VaceModule(L.LightningModule):
+    """Rectified-flow training of Wan VACE on precomputed latents; the base frozen, a LoRA learning.
+
+    Args:
+        pretrained: Diffusers folder, hub id, original-named safetensors file, or ``random:NAME``.
+        revision: Revision of a hub id.
+        lora: The LoRA; null with ``trainable`` vace or all.
+        trainable: ``lora``; ``vace`` = the context blocks themselves; ``all`` = the whole transformer.
+        recipe: ``paper`` (the released ReGenHuman weights), ``rectified_flow``, ``logit_normal``, or all its fields.
+        loss: What of a clip counts, and how much.
+        optimizer: AdamW and its schedule.
+        dtype: Number format of the frozen base; what learns is always fp32.
+        checkpointing: Activation checkpointing; ``full`` recomputes every block in the backward pass.
+        seed: Keys the noise, the noise level and the LoRA's initialisation; the command line takes ``data.seed``.
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        revision: str | None = None,
+        lora: LoraSpec | None = LoraSpec(),
+        trainable: Literal["lora", "vace", "all"] = "lora",
+        recipe: Literal["paper", "rectified_flow", "logit_normal"] | FlowRecipe = "paper",
+        loss: LossSpec = LossSpec(),
+        optimizer: OptimizerSpec = OptimizerSpec(),
+        dtype: Literal["bf16", "fp32"] = "bf16",
+        checkpointing: Literal["none", "full"] = "full",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.pretrained, self.revision, self.trainable = pretrained, revision, trainable
+        self.lora = lora if trainable == "lora" else None
+        self.recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
+        self.loss_spec, self.optimizer_spec = loss, optimizer
+        self.base_dtype, self.checkpointing, self.seed = dtype, checkpointing, seed
+        self.strict_loading = False  # a checkpoint holds only what learns; on_load_checkpoint checks the keys
+        self.model: WanVace | None = None
+
+    @property
+    def wan(self) -> WanVace:
+        """The model, once `configure_model` has loaded it."""
+        assert self.model is not None, "configure_model has not run"
+        return self.model
+
+    def configure_model(self) -> None:
+        """Load the base and insert the LoRA; Lightning calls this once the processes are up."""
+        if self.model is not None:
+            return
+        self.model = load_wan_vace(
+            self.pretrained,
+            revision=self.revision,
+            lora=self.lora,
+            trainable=self.trainable,
+            dtype=self.base_dtype,
+            checkpointing=self.checkpointing,
+            seed=self.seed,
+        )
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is not None:
+            check_dataset(datamodule.info, self.model.geometry, self.pretrained, self.revision)
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW over what learns, with its schedule per optimizer step."""
+        spec = self.optimizer_spec
+        parameters = self.wan.trained_parameters().values()
+        optimizer = torch.optim.AdamW(
+            list(parameters), lr=spec.lr, weight_decay=spec.weight_decay, betas=spec.betas, eps=spec.eps, fused=True
+        )
+        max_steps = self.trainer.max_steps
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: spec.factor(step, max_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Return the mean loss of a microbatch, and each sample's error and sigma for the callbacks."""
+        parts = [self._losses(part, self._sigma(part), list(part.numbers)) for part in self._parts(batch)]
+        loss = torch.cat([part.loss for part in parts]).mean()
+        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
+        return {
+            "loss": loss,
+            "error": torch.cat([part.error for part in parts]).detach(),
+            "sigma": torch.cat([part.sigma for part in parts]),
+        }
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, "b s"]:
+        """Return each held-out clip's velocity error at each of `VALIDATION_SIGMAS`, its noise fixed by its key."""
+        rows = []
+        for part in self._parts(batch):
+            names = [f"validation {key}" for key in part.keys]
+            levels = [torch.full((len(part),), level, device=self.device) for level in VALIDATION_SIGMAS]
+            rows.append(torch.stack([self._losses(part, level, names).error for level in levels], dim=1))
+        return torch.cat(rows)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, "b s"]:
+        """Do as `validation_step`."""
+        return self.validation_step(batch, batch_idx)
+
+    def _losses(self, part: Batch, sigma: Float[Tensor, " b"], names: Sequence[int | str]) -> SampleLosses:
+        channels, frames, height, width = part.latents.shape[1:]
+        shape = (channels, frames + 1, height, width)
+        noise = torch.stack([torch.randn(shape, generator=draws.generator_for(self.seed, n, "noise")) for n in names])
+        noise = noise[:, :, int(not part.use_reference[0]) :].to(self.device)
+        if self.training and self.lora is not None and self.lora.dropout > 0:
+            # peft draws from the global generator; _parts has cut the batch into single samples
+            torch.manual_seed(draws.generator_for(self.seed, names[0], "LoRA dropout").initial_seed())
+        return sample_losses(self.wan, part, noise=noise, sigma=sigma, recipe=self.recipe, spec=self.loss_spec)
+
+    def _sigma(self, part: Batch) -> Float[Tensor, " b"]:
+        uniform = [draws.uniform(self.seed, number, "sigma") for number in part.numbers]
+        sigma = flow.sample_sigma(torch.tensor(uniform, dtype=torch.float64), self.recipe)
+        return sigma.float().to(self.device)
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        """Cut a batch into runs of samples that one forward pass can take."""
+        uses = batch.use_reference.tolist()
+        if self.training and self.lora is not None and self.lora.dropout > 0:
+            return [batch.select([i]) for i in range(len(batch))]
+        if len(set(uses)) == 1:
+            return [batch]
+        return [batch.select([i for i, use in enumerate(uses) if use is wanted]) for wanted in (True, False)]
+
+    def metadata(self, *, weights: Literal["raw", "ema"] = "raw") -> AdapterMetadata:
+        """Return what an adapter or a checkpoint states of itself."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        lora = self.lora if self.lora is not None else LoraSpec()
+        base = self.wan.base
+        return AdapterMetadata(
+            base_name=base.name,
+            base_revision=base.revision,
+            base_sha256=base.sha256,
+            dataset_fingerprint=datamodule.info.fingerprint if datamodule is not None else "",
+            variant=datamodule.variant_name if datamodule is not None else "",
+            rank=lora.rank,
+            alpha=lora.effective_alpha,
+            targets=lora.targets,
+            dropout=lora.dropout,
+            use_dora=lora.use_dora,
+            use_rslora=lora.use_rslora,
+            step=self.trainer.global_step,
+            weights=weights,
+            recipe=dataclasses.asdict(self.recipe),
+            code_version=regen_train.__version__,
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only what learns, and state what it was trained on."""
+        checkpoint["state_dict"] = {f"model.{name}": value for name, value in self.wan.trainable_state().items()}
+        checkpoint["regen_train"] = {
+            **dataclasses.asdict(self.metadata()),
+            "pretrained": self.pretrained,
+            "trainable": self.trainable,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse another base or other keys; line Lightning's counters up with the optimizer step.
+
+        Raises:
+            ValueError: The checkpoint was trained on another base, or its tensors are not the ones that learn here.
+        """
+        stated = checkpoint.get("regen_train", {})
+        if stated.get("base_sha256") != self.wan.base.sha256:
+            raise ValueError(
+                f"the checkpoint was trained on base {stated.get('base_name')!r} with hash "
+                f"{stated.get('base_sha256')}, but model.pretrained={self.pretrained!r} has {self.wan.base.sha256}; "
+                "set model.pretrained (and model.revision) to the base it was trained on"
+            )
+        # Lightning would pass over names it does not know: the model sets its weights itself and refuses other names
+        state = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
+        self.wan.load_trainable_state(state)
+        if self.trainer.state.fn == "fit":
+            align_progress(checkpoint, self.trainer.accumulate_grad_batches)
+
+
+def align_progress(checkpoint: dict[str, Any], accumulate_grad_batches: int) -> None:
+    """Set Lightning's batch counters to whole optimizer steps of this run's accumulation.
+
+    Lightning counts microbatches. On another world size a step has another number of them, and a counter out of phase
+    would end the first step after a resume too early. It also counts the last step only after its checkpoint is
+    written, so logged steps would repeat.
+    """
+    step = int(checkpoint["global_step"])
+    loop = checkpoint["loops"]["fit_loop"]
+    for counters in (loop["epoch_loop.batch_progress"][name] for name in ("total", "current")):
+        for name in counters:
+            counters[name] = step * accumulate_grad_batches
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = step
