@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from regen_train.model.assemble import compare_states
+from regen_train.model.assemble import compare_states, keep_time_embedding_precise
 from regen_train.model.base import BaseInfo, LoadedTransformer, load_transformer
 from regen_train.model.initial_lora import read_initial_lora
 from regen_train.model.lora import LoraSpec, add_lora, base_state, lora_parameters, merged_state, update_norm
@@ -55,6 +55,7 @@ class WanVace(nn.Module):
     ) -> None:
         super().__init__()
         self.transformer = loaded.module
+        keep_time_embedding_precise(self.transformer)
         self.dtype = dtype
         self.lora = lora
         self.trainable = trainable
