@@ -12,18 +12,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from regen_train.model.assemble import compare_states, keep_time_embedding_precise
-from regen_train.model.base import BaseInfo, LoadedTransformer, load_transformer
-from regen_train.model.initial_lora import read_initial_lora
-from regen_train.model.lora import LoraSpec, add_lora, base_state, lora_parameters, merged_state, update_norm
-from regen_train.pretrained import DTYPES, Precision, state_sha256
+from regen_train.model.base import BaseInfo, LoadedTransformer
+from regen_train.model.lora import LoraSpec, base_state, lora_parameters, merged_state, update_norm
+from regen_train.pretrained import state_sha256
 from regen_train.schema import Geometry
 
 Trainable = Literal["lora", "vace", "all"]
-Checkpointing = Literal["none", "full"]
 
 _NUM_TRAIN_TIMESTEPS = 1000
-_DEFAULT_LORA = LoraSpec()
-_VACE_PARTS = ("vace_blocks.", "vace_patch_embedding.")
 
 
 @dataclass(frozen=True)
@@ -169,64 +165,6 @@ class WanVace(nn.Module):
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(device_type, dtype=self.dtype)
-
-
-def load_wan_vace(
-    pretrained: str,
-    *,
-    dtype: Precision = "bf16",
-    lora: LoraSpec | None = _DEFAULT_LORA,
-    trainable: Trainable = "lora",
-    revision: str | None = None,
-    checkpointing: Checkpointing = "none",
-    seed: int = 0,
-) -> WanVace:
-    """Load Wan VACE and make it ready to train or sample.
-
-    Args:
-        pretrained: A diffusers pipeline folder or its ``transformer`` folder; a hub id such as
-            ``Wan-AI/Wan2.1-VACE-1.3B-diffusers``; an original-named ``.safetensors`` file or the folder around it; or
-            random weights: ``random:wan2.1-vace-1.3b``, ``random:14b``, ``random:tiny``.
-        dtype: Precision of the frozen weights and the computation, bf16 or fp32. Norms, time embedding and modulation
-            stay in fp32, as Wan needs; so does all that is trained.
-        lora: The factors to insert; null for none. Used with ``trainable: lora`` only.
-        trainable: ``lora`` = the factors; ``vace`` = the VACE blocks and their patch embedding; ``all`` = everything.
-        revision: Branch, tag or commit on the hub.
-        checkpointing: ``full`` recomputes every block in the backward pass, which saves activation memory.
-        seed: Of the factors' start and of random weights.
-
-    Raises:
-        FileNotFoundError: Nothing is found under ``pretrained`` or ``lora.init``; says what would be.
-        ValueError: An option, the weights or the adapter to start from do not fit; lists all faults.
-    """
-    for name, value, known in (
-        ("dtype", dtype, DTYPES),
-        ("trainable", trainable, ("lora", "vace", "all")),
-        ("checkpointing", checkpointing, ("none", "full")),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-    if trainable != "lora" and lora is not None and lora.init is not None:
-        raise ValueError(f"lora.init needs trainable: lora, got trainable: {trainable}; merge the adapter first")
-    loaded = load_transformer(pretrained, dtype=DTYPES[dtype], revision=revision, seed=seed)
-    model = WanVace(loaded, dtype=DTYPES[dtype], lora=lora if trainable == "lora" else None, trainable=trainable)
-    if model.lora is not None:
-        add_lora(loaded.module, model.lora, seed=seed)
-        if model.lora.init is not None:
-            model.load_lora_state(read_initial_lora(model.lora.init, model.lora, model.base))
-    if trainable != "lora":
-        _unfreeze(model)
-    if checkpointing == "full":
-        loaded.module.enable_gradient_checkpointing()
-    return model
-
-
-def _unfreeze(model: WanVace) -> None:
-    model.base  # noqa: B018 - hash the weights before they move
-    for name, parameter in model.transformer.named_parameters():
-        if model.trainable == "all" or name.startswith(_VACE_PARTS):
-            parameter.data = parameter.data.float()
-            parameter.requires_grad_(True)
 
 
 def _copies(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
