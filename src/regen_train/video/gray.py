@@ -27,23 +27,33 @@ def decode_gray(path: str | Path) -> Iterator[Shaped[Tensor, "h w"]]:
             yield torch.from_numpy(frame.to_ndarray())
 
 
-def read_gray(path: str | Path, *, indices: Sequence[int] | None = None) -> Shaped[Tensor, "t h w"]:
+def read_gray(
+    path: str | Path, *, indices: Sequence[int] | None = None, num_frames: int | None = None
+) -> Shaped[Tensor, "t h w"]:
     """Read a lossless gray video.
 
     Args:
         path: An ffv1 file of pixel format gray (gives uint8) or gray16le (gives uint16).
         indices: Keep only these frames, in this order; a frame may come more than once. None keeps all.
+        num_frames: How many frames the file must have; None takes any number.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, lossy, not gray, or too short for ``indices``.
+        ValueError: The file is damaged, lossy, not gray, of another length than ``num_frames``, or too short for
+            ``indices``.
     """
     wanted = None if indices is None else set(indices)
-    kept = {
-        index: frame for index, frame in enumerate(decode_gray(path)) if wanted is None or index in wanted
-    }  # fmt: skip
-    order = list(kept) if indices is None else list(indices)
-    missing = sorted(set(order) - set(kept))
-    if missing or not order:
-        raise ValueError(f"{path} holds no frame number {missing[:5]}" if missing else f"{path} holds no frames")
+    kept: dict[int, Tensor] = {}
+    count = 0
+    for index, frame in enumerate(decode_gray(path)):
+        if index == num_frames:
+            raise ValueError(f"{path} has more than the {num_frames} frames it should have")
+        if wanted is None or index in wanted:
+            kept[index] = frame
+        count += 1
+    if num_frames is not None and count < num_frames:
+        raise ValueError(f"{path} has {count} frames, it should have {num_frames}")
+    order = range(count) if indices is None else indices
+    if not order or not all(0 <= index < count for index in order):
+        raise ValueError(f"{path} has {count} frames; asked for numbers {list(order)[:5]} ...")
     return torch.stack([kept[index] for index in order])

@@ -1,0 +1,24 @@
+"""What is known of the people in a clip: masks, poses, depth, captions. One small Protocol each, and files for all."""
+
+from regen_train.signals.caption import CaptionFiles, CaptionSource
+from regen_train.signals.depth import DepthFiles, DepthSource
+from regen_train.signals.folder import Signals, load_signals, write_signals
+from regen_train.signals.mask import UNKNOWN_TRACK, MaskFiles, MaskSource
+from regen_train.signals.pose import NUM_KEYPOINTS, PoseFiles, Poses, PoseSource
+
+__all__ = [
+    "NUM_KEYPOINTS",
+    "UNKNOWN_TRACK",
+    "CaptionFiles",
+    "CaptionSource",
+    "DepthFiles",
+    "DepthSource",
+    "MaskFiles",
+    "MaskSource",
+    "PoseFiles",
+    "PoseSource",
+    "Poses",
+    "Signals",
+    "load_signals",
+    "write_signals",
+]
