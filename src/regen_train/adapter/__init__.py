@@ -4,7 +4,7 @@ The file is safetensors with keys such as ``transformer.vace_blocks.0.attn1.to_q
 diffusers builds its LoraConfig, and under ``regen_train`` our own record, `AdapterMetadata`.
 """
 
-from regen_train.adapter.factors import Factors, parse_factors
+from regen_train.adapter.factors import Factors, flatten, parse_factors
 from regen_train.adapter.files import write_weights
 from regen_train.adapter.importing import ADAPTER_FILE, Adapter, find_adapter, load_adapter
 from regen_train.adapter.metadata import ADAPTER_SCHEMA_VERSION, AdapterMetadata, lora_scale
@@ -27,6 +27,7 @@ __all__ = [
     "Factors",
     "diffusers_module",
     "find_adapter",
+    "flatten",
     "load_adapter",
     "lora_scale",
     "lora_targets",

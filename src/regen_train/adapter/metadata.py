@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from regen_train import __version__
+from regen_train.adapter.names import LORA_TARGETS
 
 ADAPTER_SCHEMA_VERSION: Final = 1
 OWN_KEY: Final = "regen_train"
@@ -120,6 +121,8 @@ class AdapterMetadata:
         ]
         if not faults and not (record["rank"] > 0 and 0 < record["alpha"] < float("inf")):
             faults = [f"rank and alpha must be positive, got {record['rank']} and {record['alpha']}"]
+        if not faults and record.get("targets", "all") not in LORA_TARGETS:
+            faults = [f"targets must be one of {', '.join(LORA_TARGETS)}, got {record['targets']!r}"]
         if faults:
             raise ValueError(f"the adapter's '{OWN_KEY}' metadata is not valid: {'; '.join(faults)}")
         floats = {name: float(record[name]) for name in ("alpha", "dropout") if name in record}

@@ -1,0 +1,168 @@
+"""The model card: what the files are, where they come from, how to load them, and what they do not promise."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from regen_train.adapter import ADAPTER_FILE, AdapterMetadata
+from regen_train.export.writing import MERGED_FILE, WAN_FILE, ExportedFile
+
+CARD_FILE: Final = "README.md"
+
+_HEAD = Template("""\
+---
+library_name: diffusers
+base_model: $base
+tags: [video, anonymization, wan, vace]
+---
+# Video anonymizer for Wan VACE: $variant
+
+Trained with regen_train on conditions in which people are gray silhouettes with a drawn skeleton; it generates new
+people into them.
+
+| | |
+|---|---|
+$facts
+
+Settings of the training:
+
+```json
+$recipe
+```
+
+## Files
+
+Every file was loaded again with the tool it is for (original names: with this package, and whole weights with
+diffusers), and its velocity compared with the trained model's on a fixed input.
+
+| file | format | difference | limit | sha256 |
+|---|---|---|---|---|
+$files
+
+Differences are the largest in fp32; for bf16 weights they are root mean squares, and the limit is 1.25 times the
+distance of the unmerged model in bf16.
+""")
+
+_DIFFUSERS = Template("""
+## diffusers
+
+```python
+import torch
+from diffusers import WanVACEPipeline
+
+pipe = WanVACEPipeline.from_pretrained("$base", torch_dtype=torch.bfloat16)
+pipe.load_lora_weights(".", weight_name="$file")
+```
+""")
+
+_WAN = Template("""
+## DiffSynth-Studio
+
+```python
+pipe.load_lora(pipe.vace, "$file", alpha=1)
+```
+
+`pipe` is a `WanVideoPipeline` with the Wan VACE weights loaded.
+
+## ComfyUI
+
+Copy `$file` to `models/loras` and put *LoraLoaderModelOnly* behind the node that loads the Wan VACE model, strength 1.
+""")
+
+_MERGED = Template("""
+## Merged weights ($dtype)
+
+```python
+import torch
+from diffusers import WanVACEPipeline, WanVACETransformer3DModel
+
+transformer = WanVACETransformer3DModel.from_pretrained("merged", subfolder="transformer", torch_dtype=torch.$torch)
+pipe = WanVACEPipeline.from_pretrained("$base", transformer=transformer, torch_dtype=torch.$torch)
+```
+
+`merged/$file` is the same transformer under the original names: for ComfyUI copy it to `models/diffusion_models`; for
+DiffSynth-Studio give it as the path of a `ModelConfig` in place of the base's `diffusion_pytorch_model.safetensors`.
+Text encoder and VAE are those of the base.
+""")
+
+_TAIL = """
+## Limits
+
+- Made for one kind of condition: make it as the training did (regen_train, the variant above). With other conditions
+  the pictures are worse and people may be recognisable.
+- What a condition shows, the result keeps: silhouettes, body proportions, gait and, with StructHuman, the background.
+  A skeleton alone can identify a person who is known to the observer. Outputs are de-identified; whether they are
+  anonymous in the sense of a law depends on the videos and on who looks at them, and no model decides that.
+- Missed people are not anonymized. Check masks before and pictures after.
+- The training data are encodings of the original videos and are as sensitive as these; this folder holds none, but a
+  model can remember what it was trained on.
+- Not for making a person appear to do what they did not do, nor for hiding that a video was altered.
+
+## Licence
+
+The base is released by its authors under a licence of its own (Wan 2.1: Apache-2.0), which goes on to hold for merged
+weights. Of the trained weights, whoever trained them decides, within what the licences and consents of the training
+videos allow.
+"""
+
+
+def model_card(
+    metadata: AdapterMetadata, files: Sequence[ExportedFile], *, trainable: str, dtype: str, folder: Path
+) -> str:
+    """Return the card as markdown, with usage for exactly the files written.
+
+    Args:
+        metadata: Where the weights come from.
+        files: What was written, by paths relative to ``folder``.
+        trainable: ``lora``, ``vace`` or ``all``.
+        dtype: Precision of merged weights.
+        folder: Where the files lie now, to hash them.
+    """
+    names = {file.path.name for file in files}
+    head = _HEAD.substitute(
+        base=metadata.base_name,
+        variant=metadata.variant or "variant unknown",
+        facts="\n".join(f"| {name} | {value} |" for name, value in _facts(metadata, trainable).items()),
+        recipe=json.dumps(dict(metadata.recipe), indent=2, sort_keys=True),
+        files="\n".join(_row(file, folder) for file in files),
+    )
+    usage = ""
+    if ADAPTER_FILE in names:
+        usage += _DIFFUSERS.substitute(base=metadata.base_name, file=ADAPTER_FILE)
+    if WAN_FILE in names:
+        usage += _WAN.substitute(file=WAN_FILE)
+    if MERGED_FILE in names:
+        torch_name = {"bf16": "bfloat16", "fp32": "float32"}[dtype]
+        usage += _MERGED.substitute(base=metadata.base_name, dtype=dtype, torch=torch_name, file=MERGED_FILE)
+    return head + usage + _TAIL
+
+
+def _facts(metadata: AdapterMetadata, trainable: str) -> dict[str, str]:
+    known = {
+        "base": metadata.base_name,
+        "base revision": metadata.base_revision,
+        "base sha256 (bf16-rounded tensors under diffusers' names)": metadata.base_sha256,
+        "dataset fingerprint": metadata.dataset_fingerprint,
+        "steps": metadata.step,
+        "weights": {"raw": "as trained", "ema": "moving average"}.get(metadata.weights, metadata.weights),
+        "trained": {"lora": "LoRA", "vace": "VACE blocks", "all": "all weights"}[trainable],
+    }
+    if trainable == "lora":
+        kind = "DoRA" if metadata.use_dora else "rsLoRA" if metadata.use_rslora else "LoRA"
+        known |= {kind: f"rank {metadata.rank}, alpha {metadata.alpha:g}, {metadata.targets} of every VACE block"}
+    known |= {"regen_train": metadata.code_version}
+    return {name: "unknown" if value in (None, "") else f"{value}" for name, value in known.items()}
+
+
+def _row(file: ExportedFile, folder: Path) -> str:
+    path = folder / file.path
+    digest = f"`{_sha256(path)}`" if path.is_file() else "a folder"
+    return f"| `{file.path}` | {file.format} | {file.difference:.1e} | {file.limit:.1e} | {digest} |"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

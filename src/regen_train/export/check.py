@@ -1,0 +1,190 @@
+"""The gate: a file counts as exported only if what its consumer loads from it computes what the trained model does."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from regen_train.draws import generator_for
+from regen_train.model import LoraSpec, WanVace
+from regen_train.model.assemble import assign_state, empty_transformer
+from regen_train.model.base import LoadedTransformer
+from regen_train.model.lora import add_lora, base_state
+
+# Largest difference of the velocity, in fp32, between the trained model and a reloaded LoRA or fp32 merge.
+FP32_LIMIT: Final = 1e-5
+# How much farther from the fp32 velocity (root mean square) than the unmerged model in bf16 a bf16 merge may be.
+BF16_SLACK: Final = 1.25
+_ADAPTER: Final = "default"
+
+
+class ExportMismatchError(RuntimeError):
+    """What was written does not compute what the trained model does; the file is not kept."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a reloaded export is from the trained model.
+
+    Args:
+        difference: Of the velocity on the probe; largest difference for fp32, root mean square for bf16.
+        limit: What it may be at most.
+    """
+
+    difference: float
+    limit: float
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fixed random input of few tokens: two clips at different noise levels."""
+
+    noised_latents: Float[Tensor, "b c f h w"]
+    sigma: Float[Tensor, " b"]
+    prompt_embeds: Float[Tensor, "b l d"]
+    vace_context: Float[Tensor, "b k f h w"]
+
+
+def make_probe(model: WanVace) -> Probe:
+    """Draw the input that fits the model's geometry; the same at every call."""
+    geometry = model.geometry
+    frames, height, width = (cells * patch for cells, patch in zip((2, 2, 3), geometry.patch_size, strict=True))
+
+    def draw(name: str, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator_for(0, "export probe", name))
+
+    return Probe(
+        noised_latents=draw("latents", 2, geometry.latent_channels, frames, height, width),
+        sigma=torch.tensor([0.9, 0.4]),
+        prompt_embeds=draw("prompt", 2, 8, geometry.text_dim),
+        vace_context=draw("context", 2, geometry.context_channels, frames, height, width),
+    )
+
+
+@torch.no_grad()
+def velocity_of(model: WanVace, probe: Probe) -> Float[Tensor, "b c f h w"]:
+    """Return the model's velocity on the probe, dropout switched off."""
+    training = model.training
+    device = next(model.parameters()).device
+    inputs = (probe.noised_latents, probe.sigma, probe.prompt_embeds, probe.vace_context)
+    try:
+        velocity: Tensor = model.eval()(*(tensor.to(device) for tensor in inputs))
+    finally:
+        model.train(training)
+    return velocity.float().cpu()
+
+
+def fresh_base(model: WanVace, dtype: torch.dtype = torch.float32) -> Any:
+    """Build an untouched transformer around the model's base weights; in the same dtype they are shared, not copied."""
+    return assign_state(empty_transformer(model.transformer.config), base_state(model.transformer), dtype)
+
+
+def wrap(model: WanVace, transformer: Any, dtype: torch.dtype = torch.float32, lora: LoraSpec | None = None) -> WanVace:
+    """Put another transformer into a `WanVace` like the given one."""
+    loaded = LoadedTransformer(transformer, model.base.name, model.base.revision, model.geometry.temporal_factor)
+    return WanVace(loaded, dtype=dtype, lora=lora, trainable="lora")
+
+
+def check_fp32(what: str, model: WanVace, reloaded: WanVace, faults: list[str]) -> Agreement:
+    """Compare velocities in fp32, and the weights where the caller found them to differ.
+
+    Args:
+        what: The format, for the error.
+        model: The trained model.
+        reloaded: What the format's consumer made of the file.
+        faults: Weights that differ, as `lora_faults` and `state_faults` list them.
+
+    Raises:
+        ExportMismatchError: Weights or velocities differ; says which and by how much.
+    """
+    probe = make_probe(model)
+    expected = velocity_of(model, probe)
+    difference = float((velocity_of(reloaded, probe) - expected).abs().max())
+    limit = FP32_LIMIT * max(1.0, _rms(expected))
+    _refuse_unless_equal(what, Agreement(difference, limit), faults)
+    return Agreement(difference, limit)
+
+
+def check_bf16(what: str, model: WanVace, reloaded: WanVace, faults: list[str]) -> Agreement:
+    """Compare a bf16 merge with the unmerged model in bf16: it may be no farther from the fp32 velocity, up to a slack.
+
+    Raises:
+        ExportMismatchError: As in `check_fp32`.
+    """
+    probe = make_probe(model)
+    expected = velocity_of(model, probe)
+    difference = _rms(velocity_of(reloaded, probe) - expected)
+    limit = BF16_SLACK * _rms(velocity_of(_unmerged_bf16(model), probe) - expected)
+    _refuse_unless_equal(what, Agreement(difference, limit), faults)
+    return Agreement(difference, limit)
+
+
+@torch.no_grad()
+def lora_faults(model: WanVace, transformer: Any) -> list[str]:
+    """List the modules whose LoRA, as another transformer has loaded it, is not the trained one, farthest first."""
+    loaded = dict(transformer.named_modules())
+    found = []
+    for name, layer in model.transformer.named_modules():
+        if _ADAPTER not in getattr(layer, "lora_A", {}):
+            continue
+        other = loaded[name]
+        distance = _distance(layer, other) if _ADAPTER in getattr(other, "lora_A", {}) else math.inf
+        if not distance <= FP32_LIMIT:
+            found.append((distance, f"{name} (relative {distance:.1e})"))
+    return [text for _, text in sorted(found, reverse=True)]
+
+
+def state_faults(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """List the tensors that are missing, unexpected, or not the expected ones bit for bit after the cast."""
+    faults = [f"{name} (missing)" for name in sorted(expected.keys() - found.keys())]
+    faults += [f"{name} (unexpected)" for name in sorted(found.keys() - expected.keys())]
+    for name in sorted(expected.keys() & found.keys()):
+        want = expected[name].to(found[name].dtype)
+        if not torch.equal(want, found[name]):
+            far = (
+                float((want.float() - found[name].float()).abs().max()) if want.shape == found[name].shape else math.inf
+            )
+            faults.append(f"{name} (by {far:.1e})")
+    return faults
+
+
+def _refuse_unless_equal(what: str, agreement: Agreement, faults: list[str]) -> None:
+    if faults or not agreement.difference <= agreement.limit:
+        which = f"; {len(faults)} weights differ: {', '.join(faults[:5])}" if faults else "; no single weight differs"
+        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise ExportMismatchError(
+            f"{what}: the reloaded export does not compute what the trained model does: velocity differs by "
+            f"{agreement.difference:.2e}, limit {agreement.limit:.2e}{which}{more}. It was not kept; please report this"
+        )
+
+
+def _distance(layer: Any, other: Any) -> float:
+    """Return the relative distance of two LoRA layers' effects on the weight."""
+    pairs = [(layer.get_delta_weight(_ADAPTER), other.get_delta_weight(_ADAPTER))]
+    if layer.use_dora[_ADAPTER]:
+        if not other.use_dora[_ADAPTER]:
+            return math.inf
+        pairs.append(tuple(one.lora_magnitude_vector[_ADAPTER].weight for one in (layer, other)))
+    distances = [0.0]
+    for want, got in pairs:
+        far, length = float((want - got).norm()), float(want.norm())
+        distances.append(far / length if length else (math.inf if far else 0.0))
+    return max(distances)
+
+
+def _unmerged_bf16(model: WanVace) -> WanVace:
+    transformer = fresh_base(model, torch.bfloat16)
+    if model.lora is not None:
+        add_lora(transformer, model.lora, seed=0)
+    other = wrap(model, transformer, torch.bfloat16, model.lora)
+    if model.lora is not None:
+        other.load_lora_state(model.lora_state())
+    return other
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())

@@ -1,0 +1,62 @@
+"""Everything or nothing: files get their final names only once all of them are written and checked."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+
+@contextmanager
+def staged(output: Path) -> Iterator[Path]:
+    """Give a hidden folder inside ``output``; what lies in it at the end moves up, replacing what has its name.
+
+    If the body raises, the hidden folder is removed and ``output`` is as it was before.
+
+    Args:
+        output: Made if it is missing.
+
+    Yields:
+        The folder to write into.
+    """
+    missing = [folder for folder in (output, *output.parents) if not folder.exists()]
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with TemporaryDirectory(prefix=".export-", dir=output) as name:
+            folder = Path(name, "new")
+            folder.mkdir()
+            yield folder
+            _settle(folder)
+            for entry in sorted(folder.iterdir()):
+                _replace(entry, output / entry.name, aside=Path(name, f"old-{entry.name}"))
+            _sync(output)
+    except BaseException:
+        for folder in missing:
+            folder.rmdir()
+        raise
+
+
+def _settle(folder: Path) -> None:
+    """Make files readable like any other (safetensors lets only the owner read) and bring them to the disk."""
+    sample = folder / ".mode"
+    sample.touch()
+    mode = sample.stat().st_mode
+    sample.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
+        _sync(path)
+
+
+def _replace(new: Path, final: Path, *, aside: Path) -> None:
+    if final.is_dir():
+        final.rename(aside)  # a folder that holds files cannot be replaced in one step
+    new.replace(final)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
