@@ -19,9 +19,9 @@ MAX_PEOPLE = 1024
 """More people a frame than this are a broken file, not a crowd; bounds what a file can make us allocate."""
 
 _MEANING = {
-    "keypoints": ("F32", "float32", f"[t, p, {NUM_KEYPOINTS}, 2]"),
-    "scores": ("F32", "float32", f"[t, p, {NUM_KEYPOINTS}]"),
-    "track": ("I64", "int64", "[t, p]"),
+    "keypoints": ("F32", f"float32 [t, p, {NUM_KEYPOINTS}, 2]"),
+    "scores": ("F32", f"float32 [t, p, {NUM_KEYPOINTS}]"),
+    "track": ("I64", "int64 [t, p]"),
 }
 
 
@@ -91,7 +91,8 @@ def read_poses(path: Path) -> Poses:
     try:
         with safe_open(path, framework="pt") as file:
             faults = _header_faults(file)
-            tensors = {} if faults else {name: file.get_tensor(name) for name in file.keys()}
+            names = [] if faults else list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise ValueError(f"{path} is no whole safetensors file: {error}") from error
     faults += [f"{name} holds infinite values; absent points are NaN" for name, tensor in tensors.items()
@@ -109,18 +110,17 @@ def write_poses(path: Path, poses: Poses) -> None:
 
 def _header_faults(file: Any) -> list[str]:
     names = list(file.keys())
-    found = {name: file.get_slice(name) for name in names}
-    faults = [f"{name} is missing" for name in ("keypoints", "scores") if name not in found]
-    faults += [f"{name} is not one of {', '.join(_MEANING)}" for name in found if name not in _MEANING]
-    frames_people: list[int] = found["keypoints"].get_shape()[:2] if "keypoints" in found else []
-    tails = {"keypoints": [NUM_KEYPOINTS, 2], "scores": [NUM_KEYPOINTS], "track": []}
-    for name, header in found.items():
-        if name not in _MEANING:
-            continue
-        code, dtype, meaning = _MEANING[name]
-        shape = header.get_shape()
-        if header.get_dtype() != code or len(shape) < 2 or shape[2:] != tails[name] or shape[:2] != frames_people[:2]:
-            faults.append(f"{name} must be {dtype} {meaning}, got {header.get_dtype()} {shape}")
-    if "keypoints" in found and len(frames_people) == 2 and frames_people[1] > MAX_PEOPLE:
-        faults.append(f"at most {MAX_PEOPLE} people a frame, got {frames_people[1]}")
+    faults = [f"{name} is missing" for name in ("keypoints", "scores") if name not in names]
+    faults += [f"{name} is not one of {', '.join(_MEANING)}" for name in names if name not in _MEANING]
+    if faults:
+        return faults
+    t, p = (*file.get_slice("keypoints").get_shape(), 0, 0)[:2]
+    shapes = {"keypoints": [t, p, NUM_KEYPOINTS, 2], "scores": [t, p, NUM_KEYPOINTS], "track": [t, p]}
+    for name in names:
+        header = file.get_slice(name)
+        code, meaning = _MEANING[name]
+        if header.get_dtype() != code or header.get_shape() != shapes[name]:
+            faults.append(f"{name} must be {meaning}, got {header.get_dtype()} {header.get_shape()}")
+    if p > MAX_PEOPLE:
+        faults.append(f"at most {MAX_PEOPLE} people a frame, got {p}")
     return faults
