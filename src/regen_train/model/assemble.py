@@ -9,12 +9,15 @@ from torch import Tensor
 
 
 def empty_transformer(config: Mapping[str, Any]) -> Any:
-    """Build the transformer with parameters on the meta device and buffers in place."""
-    from accelerate import init_empty_weights
+    """Build the transformer with parameters on the meta device; the rotary tables, which no file holds, are real."""
     from diffusers import WanVACETransformer3DModel
 
-    with init_empty_weights():
-        return WanVACETransformer3DModel.from_config(dict(config))
+    with torch.device("meta"):
+        module = WanVACETransformer3DModel.from_config(dict(config))
+    full = module.config
+    module.rope = type(module.rope)(full.attention_head_dim, full.patch_size, full.rope_max_seq_len)
+    assert not any(buffer.is_meta for buffer in module.buffers())
+    return module
 
 
 def assign_state(module: Any, state: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
@@ -38,6 +41,18 @@ def keep_time_embedding_precise(module: Any) -> None:
     embedder = module.condition_embedder.time_embedder
     # A partial, unlike a closure, still belongs to the right module after a deep copy.
     embedder.forward = partial(_without_autocast, type(embedder).forward, embedder)
+
+
+def keep_trained_norms_quiet(module: Any) -> None:
+    """Run query and key norms with fp32 weights on fp32 input: on bf16 input PyTorch warns and leaves its fast path."""
+    norms: list[Any] = [part for part in module.modules() if isinstance(part, torch.nn.RMSNorm)]
+    for norm in norms:
+        if norm.weight.dtype == torch.float32:
+            norm.forward = partial(_in_float32, type(norm).forward, norm)
+
+
+def _in_float32(forward: Callable[..., Tensor], norm: Any, x: Tensor) -> Tensor:
+    return forward(norm, x.float()).to(x.dtype)
 
 
 def _without_autocast(forward: Callable[..., Tensor], embedder: Any, sample: Tensor, *rest: Any) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regen_train.adapter import to_diffusers_names
 from regen_train.model.assemble import assign_state, empty_transformer
 from regen_train.model.random_init import RANDOM_PREFIX, random_config, random_transformer
 from regen_train.pretrained import read_config, read_safetensors, resolve_folder
@@ -17,6 +18,7 @@ from regen_train.pretrained import read_config, read_safetensors, resolve_folder
 # transformer; 4 is what every VAE that diffusers' AutoencoderKLWan can build has.
 _WAN_TEMPORAL_FACTOR = 4
 _DIFFUSERS_CLASS = "WanVACETransformer3DModel"
+_COMFYUI_PREFIX = "model.diffusion_model."
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,10 @@ def load_transformer(pretrained: str, *, dtype: torch.dtype, revision: str | Non
 def _load_diffusers(folder: Path, dtype: torch.dtype) -> Any:
     from diffusers import WanVACETransformer3DModel
 
-    module, info = WanVACETransformer3DModel.from_pretrained(
-        folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
-    )
+    with torch.random.fork_rng(devices=[]):  # diffusers draws what it then overwrites
+        module, info = WanVACETransformer3DModel.from_pretrained(
+            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
     faults = [f"{kind} {name}" for kind in ("missing", "unexpected") for name in info[f"{kind}_keys"]]
     if faults:
         raise ValueError(f"the weights in {folder} do not fit their config.json: {'; '.join(sorted(faults))}")
@@ -102,14 +105,14 @@ def _load_file(file: Path, dtype: torch.dtype) -> Any:
 
 
 def _from_state(state: dict[str, Tensor], config: Mapping[str, Any], dtype: torch.dtype, source: Path) -> Any:
-    from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
-
-    if not any("vace_patch_embedding" in name for name in state):
+    state = {name.removeprefix(_COMFYUI_PREFIX): tensor for name, tensor in state.items()}
+    if "vace_patch_embedding.weight" not in state:
         raise ValueError(
             f"{source} holds no VACE blocks; expected Wan2.1-VACE weights under original or diffusers' names"
         )
-    if not any(name.startswith("condition_embedder.") for name in state):
-        state = convert_wan_transformer_to_diffusers(state)
+    if "condition_embedder.time_proj.weight" not in state:
+        names = to_diffusers_names(state)
+        state = {names[name]: tensor for name, tensor in state.items()}
     return assign_state(empty_transformer(infer_config(state, config)), state, dtype)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from regen_train.model.assemble import keep_trained_norms_quiet
 from regen_train.model.base import load_transformer
 from regen_train.model.initial_lora import read_initial_lora
 from regen_train.model.lora import LoraSpec, add_lora
@@ -70,3 +71,4 @@ def _unfreeze(model: WanVace) -> None:
         if model.trainable == "all" or name.startswith(_VACE_PARTS):
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
+    keep_trained_norms_quiet(model.transformer)
