@@ -100,8 +100,3 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def json_bytes(value: Any) -> bytes:
     """Return the one JSON text of a value: keys sorted, so that equal values are equal bytes."""
     return (json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
-
-
-def fingerprint_of(value: Any) -> str:
-    """Return the SHA-256 of a plain value."""
-    return hashlib.sha256(json_bytes(value)).hexdigest()

@@ -1,0 +1,175 @@
+"""Before anything is encoded: which clips are fit, which windows they give, and why the others are refused."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from regen_train.preparation.settings import DatasetSettings
+from regen_train.schema import Bucket
+from regen_train.shards import fingerprint_of
+from regen_train.signals import load_signals
+from regen_train.video import ResamplePlan, file_sha256, plan_resample, probe_video, read_times, trim_length
+
+SIGNAL_FILES = frozenset({"mask.mkv", "pose.safetensors", "depth.mkv", "caption.txt", "signals.json"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v"})
+_NOTABLE_CROP = 0.8  # share of the picture below which a crop is worth a word
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """A clip that is fit, and what will be cut from it.
+
+    Args:
+        path: The video file.
+        signals: Its signals' folder.
+        source_sha256: The video file's hash.
+        signals_sha256: A hash over the signals' files.
+        caption: What the clip shows.
+        size: Height and width of the source, upright.
+        bucket: The shape of every window.
+        windows: For each window, the source frame of each of its frames.
+        has_depth: Whether the signals hold depth.
+        notes: What a person should know, such as frames left over.
+    """
+
+    path: Path
+    signals: Path
+    source_sha256: str
+    signals_sha256: str
+    caption: str
+    size: tuple[int, int]
+    bucket: Bucket
+    windows: tuple[tuple[int, ...], ...]
+    has_depth: bool
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a clip.
+
+    Args:
+        clip: The file's name; for the person at the screen, never written into the dataset.
+        used: Whether it gave samples.
+        reason: Why not, or what it gave.
+    """
+
+    clip: str
+    used: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All clips of a folder, fit or refused."""
+
+    plans: tuple[ClipPlan, ...]
+    refused: tuple[Verdict, ...]
+
+
+def find_clips(folder: Path) -> list[Path]:
+    """Return the video files of a folder, by name.
+
+    Raises:
+        FileNotFoundError: The folder does not exist or holds no video.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the folder of clips does not exist: {folder}")
+    clips = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+    if not clips:
+        raise FileNotFoundError(f"{folder} holds no video file ({', '.join(sorted(VIDEO_SUFFIXES))})")
+    return clips
+
+
+def survey_clips(clips: Iterable[Path], signals: Path, settings: DatasetSettings, *, temporal_factor: int) -> Survey:
+    """Plan every clip; a clip that is not fit is refused with its reason and stops no other.
+
+    Args:
+        clips: Video files.
+        signals: The folder that holds one signals folder per clip, named like the clip without suffix.
+        settings: What the samples must be.
+        temporal_factor: Pixel frames per latent frame of the VAE.
+    """
+    plans: dict[str, ClipPlan] = {}
+    refused = []
+    for clip in clips:
+        try:
+            plan = survey_clip(clip, signals / clip.stem, settings, temporal_factor=temporal_factor)
+        except (ValueError, OSError) as error:
+            refused.append(Verdict(clip.name, used=False, reason=str(error)))
+            continue
+        twin = plans.setdefault(plan.source_sha256, plan)
+        if twin is not plan:
+            refused.append(Verdict(clip.name, used=False, reason=f"is the same file as {twin.path.name}"))
+    return Survey(tuple(plans.values()), tuple(refused))
+
+
+def survey_clip(clip: Path, signals: Path, settings: DatasetSettings, *, temporal_factor: int) -> ClipPlan:
+    """Plan one clip.
+
+    Raises:
+        ValueError: The clip is too slow or too short, or its signals do not fit it.
+        FileNotFoundError: It has no signals.
+    """
+    info = probe_video(clip)
+    found = load_signals(signals, clip=clip, indices=[0])
+    resampled = plan_resample(read_times(clip, max_frames=found.num_frames), settings.fps)
+    indices = resampled.indices.tolist()
+    length = min(trim_length(len(indices), temporal_factor), settings.num_frames)
+    faults = _clip_faults(resampled, length, settings)
+    if faults:
+        raise ValueError("; ".join(faults))
+    count = min(len(indices) // length, settings.max_windows_per_clip or len(indices))
+    height, width = closest_size((info.height, info.width), settings.sizes)
+    return ClipPlan(
+        path=clip,
+        signals=signals,
+        source_sha256=found.source_sha256,
+        signals_sha256=_folder_sha256(signals),
+        caption=found.caption,
+        size=(info.height, info.width),
+        bucket=Bucket(length, height, width),
+        windows=tuple(tuple(indices[place * length : (place + 1) * length]) for place in range(count)),
+        has_depth=found.depth is not None,
+        notes=tuple(_notes((info.height, info.width), (height, width), len(indices) - count * length)),
+    )
+
+
+def closest_size(source: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Return the (height, width) among ``sizes`` whose aspect ratio is closest to the source's, the first if equal."""
+    ratio = math.log(source[0] / source[1])
+    return min(sizes, key=lambda size: abs(math.log(size[0] / size[1]) - ratio))
+
+
+def _clip_faults(resampled: ResamplePlan, length: int, settings: DatasetSettings) -> list[str]:
+    faults = []
+    if resampled.is_slow and not settings.allow_slow_source:
+        faults.append(
+            f"runs at {resampled.source_fps or 0:.2f} fps, too slow for {settings.fps:g} fps: "
+            f"{resampled.num_repeated} of {len(resampled.indices)} frames would be repeated; accept that with "
+            "--allow_slow_source true, or prepare a dataset of a lower --fps"
+        )
+    if length < settings.shortest:
+        faults.append(
+            f"gives {length} frames at {settings.fps:g} fps within its signals, needs {settings.shortest}; lower "
+            "--min_frames or --num_frames, or extend the signals"
+        )
+    return faults
+
+
+def _folder_sha256(folder: Path) -> str:
+    """Hash the files that signals consist of; the folder's own name has no part in it."""
+    digests = {path.name: file_sha256(path) for path in folder.iterdir() if path.name in SIGNAL_FILES}
+    return fingerprint_of(digests)
+
+
+def _notes(source: tuple[int, int], size: tuple[int, int], frames_left: int) -> Iterable[str]:
+    if frames_left:
+        yield f"{frames_left} frames left over"
+    scale = max(size[0] / source[0], size[1] / source[1])
+    kept = size[0] * size[1] / (source[0] * source[1] * scale**2)
+    if kept < _NOTABLE_CROP:
+        yield f"only {kept:.0%} of the picture is kept"
+    if scale > 1:
+        yield f"enlarged {scale:.2f} times"
