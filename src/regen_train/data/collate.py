@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from regen_train.schema import MAX_PROMPT_TOKENS, Batch, ConditionLatents, Geometry, Sample
+from regen_train.encoders import pad_prompts
+from regen_train.schema import Batch, ConditionLatents, Geometry, Sample
 from regen_train.shards import Constants
 
 
@@ -65,6 +66,7 @@ def collate(
         latents[i] = sample.latents
         reference[i] = condition.reactive[:, :1] if condition.reference is None else condition.reference
         _fill_context(context[i], condition, constants.inactive[bucket])
+    prompt_embeds = pad_prompts(prompts)
     coverage = torch.stack([sample.human_coverage for sample in samples]).float().div_(255)
     weight = torch.tensor([choice.weight for choice in choices])
     use_reference = torch.tensor([choice.use_reference for choice in choices])
@@ -78,19 +80,9 @@ def collate(
         reference=reference,
         use_reference=use_reference.pin_memory() if pin else use_reference,
         human_coverage=coverage.pin_memory() if pin else coverage,
-        prompt_embeds=pad_prompts(prompts, pin=pin),
+        prompt_embeds=prompt_embeds.pin_memory() if pin else prompt_embeds,
         weight=weight.pin_memory() if pin else weight,
     )
-
-
-def pad_prompts(prompts: Sequence[Float[Tensor, "_ d"]], *, pin: bool = False) -> Float[Tensor, "b l d"]:
-    """Zero-pad prompt embeddings to 512 tokens, as the model was trained with them."""
-    width = prompts[0].shape[1]
-    padded = torch.empty((len(prompts), MAX_PROMPT_TOKENS, width), dtype=torch.float16, pin_memory=pin)
-    for row, prompt in zip(padded, prompts, strict=True):
-        row[: len(prompt)] = prompt
-        row[len(prompt) :] = 0
-    return padded
 
 
 def _fill_context(

@@ -12,7 +12,8 @@ from regen_train.data.collate import Choice, collate
 from regen_train.data.conditioning import Conditioning, Dropout, Variants
 from regen_train.data.loader import HeldOutLoader, Loading, StreamLoader
 from regen_train.data.opened import HeldOut, OpenData, open_data
-from regen_train.data.stream import Stream, cut_steps, microbatches_per_step, rank_offsets
+from regen_train.data.place import Place
+from regen_train.data.stream import Stream
 from regen_train.schema import Batch, Bucket
 from regen_train.shards import DatasetInfo, ShardReader
 
@@ -73,7 +74,7 @@ class ShardDataModule(L.LightningDataModule):
                 self.path, self.validation, variants=self.variants, expect=self.expect, cache=self.loading.cache
             )
         if stage == "fit" and self._stream is None:
-            self._count_microbatches()
+            self._check_batches()
             self._stream = Stream(
                 self.data.training_samples(), global_batch_size=self.global_batch_size, seed=self.seed
             )
@@ -96,13 +97,7 @@ class ShardDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> HeldOutLoader | list[Any]:
         """Return the held-out samples: as many steps on every process, in a fixed order."""
-        rank, world_size = self._place()
-        steps = cut_steps(
-            self.data.held_out_buckets(),
-            rank=rank,
-            world_size=world_size,
-            per_device_batch_size=self.per_device_batch_size,
-        )
+        steps = self._place().held_out_steps(self.data.held_out_buckets())
         if not steps:
             return []
         return HeldOutLoader(lambda number: self._validation_batch(*steps[number]), len(steps), self.loading)
@@ -209,40 +204,32 @@ class ShardDataModule(L.LightningDataModule):
             "samples held out of it": self.data.num_taken_from_training,
         }
 
-    def _place(self) -> tuple[int, int]:
-        """Return this process's rank and the number of processes, as far as data is concerned."""
-        trainer = self.trainer
-        places = (trainer.distributed_sampler_kwargs if trainer is not None else None) or {}
-        return places.get("rank", 0), places.get("num_replicas", 1)
+    def _place(self) -> Place:
+        """Return which process this is, as far as data is concerned."""
+        place = (self.trainer.distributed_sampler_kwargs if self.trainer is not None else None) or {}
+        return Place(place.get("rank", 0), place.get("num_replicas", 1), self.per_device_batch_size)
 
-    def _count_microbatches(self) -> int:
-        """Return the microbatches of one optimizer step on this process."""
-        accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else 1
-        count = microbatches_per_step(
-            self.global_batch_size,
-            world_size=self._place()[1],
-            per_device_batch_size=self.per_device_batch_size,
-            accumulate=accumulate,
-        )
+    def _check_batches(self) -> None:
+        accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else self._num_microbatches()
+        self._place().check_factors(self.global_batch_size, accumulate)
         limit = self.trainer.limit_train_batches if self.trainer is not None else 1.0
-        if isinstance(limit, int) and limit % count:
+        if isinstance(limit, int) and limit % accumulate:
             raise ValueError(
-                f"trainer.limit_train_batches {limit} would end an epoch inside an optimizer step of {count} batches; "
-                f"use a multiple of {count}"
+                f"trainer.limit_train_batches {limit} ends an epoch inside an optimizer step of {accumulate} batches; "
+                f"use a multiple of {accumulate}"
             )
-        return count
+
+    def _num_microbatches(self) -> int:
+        """Return the microbatches of one optimizer step on this process."""
+        return self.global_batch_size // (self._place().world_size * self.per_device_batch_size)
 
     def _next_microbatch(self) -> int:
-        return self.position // self.global_batch_size * self._count_microbatches()
+        return self.position // self.global_batch_size * self._num_microbatches()
 
     def _training_batch(self, number: int) -> Batch:
         """Make this process's microbatch ``number``, counted from the start of the stream."""
-        step, microbatch = divmod(number, self._count_microbatches())
-        whole = self.stream.global_batch(step)
-        rank, world_size = self._place()
-        offsets = rank_offsets(
-            microbatch, rank=rank, world_size=world_size, per_device_batch_size=self.per_device_batch_size
-        )
+        step, microbatch = divmod(number, self._num_microbatches())
+        whole, offsets = self.stream.global_batch(step), self._place().offsets(microbatch)
         choices = [self.conditioning.draw(whole.numbers()[offset]) for offset in offsets]
         return self._collate(self.data.reader, [whole.samples[offset] for offset in offsets], choices)
 

@@ -13,9 +13,7 @@ from regen_train.shards.sample import (
     EncodedSample,
     decode_sample,
     encode_sample,
-    read_encoded_sample,
     sample_tensors,
-    write_sample,
 )
 from regen_train.shards.writer import ShardWriter
 
@@ -34,8 +32,6 @@ __all__ = [
     "encode_sample",
     "fingerprint_of",
     "load_dataset",
-    "read_encoded_sample",
     "sample_tensors",
     "write_dataset_info",
-    "write_sample",
 ]

@@ -7,7 +7,6 @@ with its own VACE mask also has ``inactive.NAME``, ``mask.NAME`` (packed bits) a
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from regen_train.schema import SCHEMA_VERSION, Bucket, ConditionLatents, Geometry, Sample
 from regen_train.shards.checks import CONDITION_PATTERN, condition_names, info_faults, layout_faults, parse_info
-from regen_train.shards.files import write_atomically
 from regen_train.shards.tensors import load_tensors, parse_header
 
 
@@ -117,19 +115,3 @@ def decode_sample(encoded: EncodedSample, geometry: Geometry) -> Sample:
     if faults:
         raise ValueError(f"{what}: " + "; ".join(faults))
     return build_sample(load_tensors(encoded.payload, what=what), info, geometry)
-
-
-def write_sample(folder: Path, sample: Sample) -> None:
-    """Write ``KEY.safetensors``, then ``KEY.json``, each atomically: who sees the json has the whole sample."""
-    encoded = encode_sample(sample)
-    write_atomically(folder / f"{sample.key}.safetensors", encoded.payload)
-    write_atomically(folder / f"{sample.key}.json", encoded.info)
-
-
-def read_encoded_sample(folder: Path, key: str) -> EncodedSample:
-    """Read the two files that `write_sample` wrote, unchecked.
-
-    Raises:
-        FileNotFoundError: One of them is missing.
-    """
-    return EncodedSample(key, (folder / f"{key}.safetensors").read_bytes(), (folder / f"{key}.json").read_bytes())

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 from regen_train.schema import Sample
 from regen_train.shards.dataset import INFO_NAME
@@ -78,7 +78,7 @@ class ShardWriter:
             self._open.path.unlink(missing_ok=True)
         self._open = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ShardWriter":
         return self
 
     def __exit__(
