@@ -53,7 +53,7 @@ _DIFFUSERS = Template("""
 import torch
 from diffusers import WanVACEPipeline
 
-pipe = WanVACEPipeline.from_pretrained("$base", torch_dtype=torch.bfloat16)
+pipe = WanVACEPipeline.from_pretrained("$base"$revision, dtype=torch.bfloat16)
 pipe.load_lora_weights(".", weight_name="$file")
 ```
 """)
@@ -62,14 +62,26 @@ _WAN = Template("""
 ## DiffSynth-Studio
 
 ```python
+import torch
+from diffsynth.pipelines.wan_video import ModelConfig, WanVideoPipeline
+
+base = "models/Wan-AI/Wan2.1-VACE-1.3B"  # the base above, in its original format
+pipe = WanVideoPipeline.from_pretrained(
+    torch_dtype=torch.bfloat16,
+    device="cuda",
+    model_configs=[
+        ModelConfig(path=f"{base}/diffusion_pytorch_model.safetensors"),
+        ModelConfig(path=f"{base}/models_t5_umt5-xxl-enc-bf16.pth"),
+        ModelConfig(path=f"{base}/Wan2.1_VAE.pth"),
+    ],
+)
 pipe.load_lora(pipe.vace, "$file", alpha=1)
 ```
 
-`pipe` is a `WanVideoPipeline` with the Wan VACE weights loaded.
-
 ## ComfyUI
 
-Copy `$file` to `models/loras` and put *LoraLoaderModelOnly* behind the node that loads the Wan VACE model, strength 1.
+Copy `$file` to `models/loras` and put *LoraLoaderModelOnly* (strength 1) behind the node that loads the
+Wan VACE model.
 """)
 
 _MERGED = Template("""
@@ -79,13 +91,13 @@ _MERGED = Template("""
 import torch
 from diffusers import WanVACEPipeline, WanVACETransformer3DModel
 
-transformer = WanVACETransformer3DModel.from_pretrained("merged", subfolder="transformer", torch_dtype=torch.$torch)
-pipe = WanVACEPipeline.from_pretrained("$base", transformer=transformer, torch_dtype=torch.$torch)
+transformer = WanVACETransformer3DModel.from_pretrained("merged", subfolder="transformer", dtype=torch.$torch)
+pipe = WanVACEPipeline.from_pretrained("$base"$revision, transformer=transformer, dtype=torch.$torch)
 ```
 
-`merged/$file` is the same transformer under the original names: for ComfyUI copy it to `models/diffusion_models`; for
-DiffSynth-Studio give it as the path of a `ModelConfig` in place of the base's `diffusion_pytorch_model.safetensors`.
-Text encoder and VAE are those of the base.
+`merged/$file` is the same transformer under the original names. For ComfyUI copy it to
+`models/diffusion_models`; for DiffSynth-Studio give its path to the `ModelConfig` that stands for the base's
+`diffusion_pytorch_model.safetensors`. Text encoder and VAE are those of the base.
 """)
 
 _TAIL = """
@@ -129,14 +141,18 @@ def model_card(
         recipe=json.dumps(dict(metadata.recipe), indent=2, sort_keys=True),
         files="\n".join(_row(file, folder) for file in files),
     )
+    base = {
+        "base": metadata.base_name,
+        "revision": f', revision="{metadata.base_revision}"' if metadata.base_revision else "",
+    }
     usage = ""
     if ADAPTER_FILE in names:
-        usage += _DIFFUSERS.substitute(base=metadata.base_name, file=ADAPTER_FILE)
+        usage += _DIFFUSERS.substitute(base, file=ADAPTER_FILE)
     if WAN_FILE in names:
         usage += _WAN.substitute(file=WAN_FILE)
     if MERGED_FILE in names:
         torch_name = {"bf16": "bfloat16", "fp32": "float32"}[dtype]
-        usage += _MERGED.substitute(base=metadata.base_name, dtype=dtype, torch=torch_name, file=MERGED_FILE)
+        usage += _MERGED.substitute(base, dtype=dtype, torch=torch_name, file=MERGED_FILE)
     return head + usage + _TAIL
 
 
@@ -159,7 +175,8 @@ def _facts(metadata: AdapterMetadata, trainable: str) -> dict[str, str]:
 
 def _row(file: ExportedFile, folder: Path) -> str:
     path = folder / file.path
-    digest = f"`{_sha256(path)}`" if path.is_file() else "a folder"
+    weights = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    digest = "<br>".join(f"`{_sha256(weight)}`" for weight in weights)
     return f"| `{file.path}` | {file.format} | {file.difference:.1e} | {file.limit:.1e} | {digest} |"
 
 

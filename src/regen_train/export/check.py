@@ -80,7 +80,12 @@ def velocity_of(model: WanVace, probe: Probe) -> Float[Tensor, "b c f h w"]:
 
 def fresh_base(model: WanVace, dtype: torch.dtype = torch.float32) -> Any:
     """Build an untouched transformer around the model's base weights; in the same dtype they are shared, not copied."""
-    return assign_state(empty_transformer(model.transformer.config), base_state(model.transformer), dtype)
+    return assign_state(empty_transformer(plain_config(model)), base_state(model.transformer), dtype)
+
+
+def plain_config(model: WanVace) -> dict[str, Any]:
+    """Return the transformer's config without diffusers' own entries: one of them is the path it was loaded from."""
+    return {name: value for name, value in model.transformer.config.items() if not name.startswith("_")}
 
 
 def wrap(model: WanVace, transformer: Any, dtype: torch.dtype = torch.float32, lora: LoraSpec | None = None) -> WanVace:

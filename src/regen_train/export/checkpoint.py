@@ -63,7 +63,7 @@ def export_checkpoint(
         OSError: A file could not be written.
     """
     trained = read_trained(Path(checkpoint), ema=ema)
-    _check_formats(formats, trained)
+    check_formats(formats, trained)
     loaded = load_trained(trained, pretrained=pretrained, revision=revision)
     model, metadata = loaded.model, loaded.metadata
     files: list[ExportedFile] = []
@@ -81,7 +81,12 @@ def export_checkpoint(
     return ExportReport(final, Path(output) / CARD_FILE, metadata)
 
 
-def _check_formats(formats: Sequence[str], trained: TrainedWeights) -> None:
+def check_formats(formats: Sequence[str], trained: TrainedWeights) -> None:
+    """Refuse formats that are unknown or cannot carry the weights.
+
+    Raises:
+        ValueError: Some are; all faults are listed.
+    """
     faults = [f"{name!r} is no format; known are {', '.join(FORMATS)}" for name in formats if name not in FORMATS]
     if not formats:
         faults.append(f"name at least one format of {', '.join(FORMATS)}")

@@ -25,6 +25,7 @@ from regen_train.export.check import (
     check_fp32,
     fresh_base,
     lora_faults,
+    plain_config,
     state_faults,
     wrap,
 )
@@ -143,7 +144,11 @@ def export_merged(
 
 
 def _write_merged(model: WanVace, folder: Path, metadata: AdapterMetadata, dtype: torch.dtype) -> None:
-    module = assign_state(empty_transformer(model.transformer.config), model.merged_state(torch.float32), dtype)
+    merged = model.merged_state(torch.float32)
+    # The merge itself is checked before the cast: rounding to bf16 could hide a small error of it.
+    exact = assign_state(empty_transformer(plain_config(model)), merged, torch.float32)
+    check_fp32("merged", model, wrap(model, exact), [])
+    module = assign_state(empty_transformer(plain_config(model)), merged, dtype)
     folder.mkdir()
     module.save_pretrained(folder / "transformer", max_shard_size="5GB")
     write_weights(folder / MERGED_FILE, _original(module.state_dict()), {"regen_train": metadata.to_json()})
@@ -170,7 +175,7 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
     from diffusers import WanVACETransformer3DModel
 
     return WanVACETransformer3DModel.from_pretrained(
-        folder, subfolder="transformer", torch_dtype=dtype, local_files_only=True
+        folder, subfolder="transformer", dtype=dtype, local_files_only=True
     )
 
 
@@ -179,7 +184,7 @@ def _load_single_file(folder: Path, dtype: torch.dtype) -> Any:
 
     with _quiet_diffusers():  # it warns that it casts norms too, which is how its users load such a file
         return WanVACETransformer3DModel.from_single_file(
-            str(folder / MERGED_FILE), config=str(folder / "transformer"), torch_dtype=dtype, local_files_only=True
+            str(folder / MERGED_FILE), config=str(folder / "transformer"), dtype=dtype, local_files_only=True
         )
 
 
