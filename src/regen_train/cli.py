@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 
 COMMANDS = {
     "fit": "train a LoRA: regen_train fit --config structhuman.yaml [--ckpt_path last] [--trainer.devices 8] ...",
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments[0] not in COMMANDS:
         print(_usage(), file=sys.stderr)
         raise SystemExit(f"regen_train: no command {arguments[0]!r}; the commands are {', '.join(COMMANDS)}")
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    _show_log()
     try:
         _run(arguments[0], arguments[1:])
     except (ValueError, OSError, ImportError) as error:
@@ -35,6 +36,17 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         logging.getLogger(__name__).debug("traceback", exc_info=True)
         raise SystemExit(f"regen_train {arguments[0]}: {error}\n(REGEN_TRAIN_DEBUG=1 shows the traceback)") from error
+
+
+def _show_log() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("regen_train")  # Lightning shows its own
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)
+    lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    lightning_log.addFilter(lambda record: "Tip:" not in record.getMessage())  # an advertisement
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")  # Lightning with newer torch
 
 
 def _usage() -> str:

@@ -1,9 +1,9 @@
 """Sample a video's latents from a condition: guided velocity and diffusers' solvers; no Lightning."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -57,13 +57,6 @@ class SamplingSettings:
         return _DEFAULT_SHIFT[self.solver] if self.flow_shift is None else self.flow_shift
 
 
-class Progress(Protocol):
-    """Called after every step."""
-
-    def __call__(self, step: int, num_steps: int) -> None:
-        """Take note that ``step`` of ``num_steps`` is done, counted from 1."""
-
-
 @dataclass(frozen=True)
 class _Conditioning:
     prompt_embeds: Float[Tensor, "b l d"]
@@ -84,7 +77,7 @@ def generate(
     reference: Float[Tensor, "b c 1 h w"] | None = None,
     noise: Float[Tensor, "b c g h w"] | int = 0,
     settings: SamplingSettings = _DEFAULT_SETTINGS,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, "b c f h w"]:
     """Sample clips from their conditions.
 
@@ -97,7 +90,7 @@ def generate(
         noise: The noise to start from, or the seed to draw it with. It has one frame more than the clip if there is a
             reference frame.
         settings: Solver, steps and guidance.
-        progress: Called after every step.
+        progress: Called after every step with its number, counted from 1, and the number of steps.
 
     Returns:
         The clips' latents in fp32 on the model's device, without reference frame.

@@ -21,6 +21,7 @@ from regen_train.callbacks import (
     StartSummary,
     StepProgress,
     find_last_checkpoint,
+    refuse_earlier_run,
 )
 from regen_train.data import ShardDataModule
 from regen_train.training import VaceModule
@@ -38,6 +39,7 @@ class TrainingCLI(LightningCLI):
             VaceModule,
             ShardDataModule,
             args=arguments,
+            auto_configure_optimizers=False,
             seed_everything_default=False,  # every draw is keyed by seed and sample; see draws.py
             save_config_callback=RunConfig,
             trainer_defaults={
@@ -66,6 +68,10 @@ class TrainingCLI(LightningCLI):
         parser.add_lightning_class_args(Preview, "preview")
         parser.link_arguments("data.seed", "model.seed")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse what `run` was given, in which configurations were found by name, in place of ``sys.argv``."""
+        self.config = parser.parse_args(args)
+
     def _parse_ckpt_path(self) -> None:
         """Do nothing: LightningCLI would look for hyperparameters in the checkpoint, and ours holds none."""
 
@@ -93,6 +99,8 @@ class TrainingCLI(LightningCLI):
             raise ValueError(
                 "trainer.max_steps must say after how many steps to stop: the stream of samples has no end"
             )
+        if self.config_init["fit"].get("ckpt_path") is None and not self.trainer.fast_dev_run:
+            refuse_earlier_run(Path(self.trainer.default_root_dir))  # before minutes go into loading the base
         self._resolve_last("fit", required=False)
 
     def before_validate(self) -> None:

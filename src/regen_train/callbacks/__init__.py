@@ -1,6 +1,11 @@
 """What happens around training: checkpoints, averages, measurements, pictures."""
 
-from regen_train.callbacks.checkpoint_io import AtomicCheckpointIO, find_last_checkpoint, read_checkpoint
+from regen_train.callbacks.checkpoint_io import (
+    AtomicCheckpointIO,
+    find_last_checkpoint,
+    read_checkpoint,
+    refuse_earlier_run,
+)
 from regen_train.callbacks.checkpoints import Checkpoints
 from regen_train.callbacks.ema import LoraEma
 from regen_train.callbacks.losses import SigmaLosses
@@ -22,4 +27,5 @@ __all__ = [
     "StepProgress",
     "find_last_checkpoint",
     "read_checkpoint",
+    "refuse_earlier_run",
 ]

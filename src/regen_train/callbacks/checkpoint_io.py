@@ -92,6 +92,16 @@ def find_last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
+def refuse_earlier_run(folder: Path) -> None:
+    """Raise FileExistsError if a folder holds the checkpoints of a run that a new one would write over."""
+    existing = list_checkpoints(folder)
+    if existing:
+        raise FileExistsError(
+            f"{folder} holds checkpoints of an earlier run, the newest {existing[-1].name}; continue it with "
+            "--ckpt_path last, or choose another folder with --trainer.default_root_dir"
+        )
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in a folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

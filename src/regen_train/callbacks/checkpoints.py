@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from regen_train.adapter import save_adapter
-from regen_train.callbacks.checkpoint_io import NAME, list_checkpoints, sync_folder
+from regen_train.callbacks.checkpoint_io import NAME, list_checkpoints, refuse_earlier_run, sync_folder
 from regen_train.training import VaceModule
 
 log = logging.getLogger(__name__)
@@ -37,17 +37,13 @@ class Checkpoints(Checkpoint):
         self._saved_step = -1
         self._previous_handler: Any = None
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse to write over another run, and remove what a killed write left behind."""
         folder = Path(trainer.default_root_dir)
-        if stage != "fit" or trainer.fast_dev_run:
+        if trainer.fast_dev_run:
             return
-        existing = list_checkpoints(folder)
-        if existing and trainer.ckpt_path is None:
-            raise FileExistsError(
-                f"{folder} holds checkpoints of an earlier run, the newest {existing[-1].name}; continue it with "
-                "--ckpt_path last, or choose another folder with --trainer.default_root_dir"
-            )
+        if trainer.ckpt_path is None:
+            refuse_earlier_run(folder)
         if trainer.is_global_zero:
             for torn in folder.glob(".*.tmp"):
                 torn.unlink(missing_ok=True)
@@ -94,7 +90,7 @@ class Checkpoints(Checkpoint):
             return
         folder = Path(trainer.default_root_dir)
         path = folder / NAME.format(step=trainer.global_step)
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)  # all that a resume needs, not the weights alone
         self._saved_step = trainer.global_step
         if not trainer.is_global_zero:
             return

@@ -37,6 +37,9 @@ class LoraEma(L.Callback):
             name: start[name].detach().to(parameter.device, torch.float32, copy=True)
             for name, parameter in learning.items()
         }
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the step; a resumed trainer knows it only now."""
         self._step = trainer.global_step
 
     def on_train_batch_end(

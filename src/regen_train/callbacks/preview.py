@@ -86,13 +86,15 @@ class Preview(L.Callback):
 
     def _paint(self, trainer: L.Trainer, vae: WanVae, clip: Batch, number: int) -> None:
         module, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
+        negative = data.data.reader.dataset.constants.negative_prompt
+        fps = float(data.info.settings["fps"])
         latents = generate(
             module.wan,
             vace_context=clip.vace_context.float(),
             prompt_embeds=clip.prompt_embeds.float(),
-            negative_prompt_embeds=data.negative_prompt_embeds.to(module.device),
+            negative_prompt_embeds=negative[None].to(module.device, torch.float32),
             reference=clip.reference.float() if bool(clip.use_reference[0]) else None,
-            seed=number,
+            noise=number,
             settings=self.settings,
         )
         channels = module.wan.geometry.latent_channels
@@ -102,10 +104,10 @@ class Preview(L.Callback):
         step = trainer.global_step
         folder = Path(trainer.default_root_dir) / "previews"
         folder.mkdir(parents=True, exist_ok=True)
-        write_video(folder / f"step-{step:06d}-clip-{number}.mp4", frames, data.fps)
+        write_video(folder / f"step-{step:06d}-clip-{number}.mp4", frames, fps)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                show_animation(logger, f"preview/clip-{number}", frames, fps=data.fps, step=step)
+                show_animation(logger, f"preview/clip-{number}", frames, fps=fps, step=step)
 
 
 def show_animation(

@@ -21,4 +21,4 @@ class RunConfig(SaveConfigCallback):
         if trainer.is_global_zero and not trainer.fast_dev_run:
             path = Path(trainer.default_root_dir) / "config.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+            self.parser.save(self.config, path, overwrite=True, multifile=False)

@@ -28,18 +28,18 @@ def describe(trainer: L.Trainer, module: VaceModule) -> str:
         f"{wan.geometry.num_tokens(bucket, reference=data.reference != 'none'):,} ({bucket})" for bucket in buckets
     ]
     largest = max(wan.geometry.num_tokens(bucket, reference=data.reference != "none") for bucket in buckets)
-    lora = module.lora
+    lora, recipe = module.lora, module.recipe
     learns = f"LoRA rank {lora.rank} on {lora.targets}" if lora is not None else module.trainable
     rows = {
         "base": f"{wan.base.name}  {count.total / 1e6:,.1f} M parameters, {module.base_dtype}, {wan.base.sha256[:12]}",
         "learns": f"{learns}  {count.trainable / 1e6:,.2f} M parameters, fp32",
-        "recipe": str(module.recipe),
+        "recipe": f"sigma {recipe.sigma}, flow_shift {recipe.flow_shift:g}, weight {recipe.weight}",
         "dataset": f"{data.path}  {data.info.fingerprint[:12]}  {sum(buckets.values())} samples, {data.variant_name}",
         "held out": f"{data.num_held_out} samples",
-        "epoch": f"{data.samples_per_epoch} samples; {data.samples_left_out} left out in turn by whole batches",
+        "epoch": f"{data.samples_per_epoch} samples; {data.samples_left_out} that fill no global batch are left out",
         "tokens": "per clip " + ", ".join(tokens),
         "batch": f"{data.global_batch_size} samples a step = {per_step}",
-        "memory": f"about {estimate_gib(module, largest, data.per_device_batch_size):.1f} GiB a process (an estimate)",
+        "memory": f"about {estimate_gib(module, largest, data.per_device_batch_size):.2f} GiB a process (an estimate)",
         "steps": f"{trainer.global_step} done of {trainer.max_steps}",
         "run": str(Path(trainer.default_root_dir)),
     }

@@ -52,7 +52,7 @@ def _vae_sha256(pretrained: str, revision: str | None) -> str | None:
     if pretrained.startswith("random:") or Path(pretrained).is_file():
         return None
     try:
-        folder = resolve_folder(pretrained, revision=revision, subfolders=("vae",)).path / "vae"
+        folder = resolve_folder(pretrained, revision=revision, parts=("vae",)).path / "vae"
         return state_sha256(read_safetensors(folder), dtype=torch.float32)
     except FileNotFoundError:
         return None

@@ -83,7 +83,7 @@ class VaceModule(L.LightningModule):
             dtype=self.base_dtype,
             checkpointing=self.checkpointing,
             seed=self.seed,
-        )
+        ).train()  # diffusers loads for evaluation, where LoRA dropout would sleep
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None:
             check_dataset(datamodule.info, self.model.geometry, self.pretrained, self.revision)
@@ -101,14 +101,22 @@ class VaceModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the mean loss of a microbatch, and each sample's error and sigma for the callbacks."""
-        parts = [self._losses(part, self._sigma(part), list(part.numbers)) for part in self._parts(batch)]
-        loss = torch.cat([part.loss for part in parts]).mean()
+        losses = self.losses(batch)
+        loss = losses.loss.mean()
         self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
-        return {
-            "loss": loss,
-            "error": torch.cat([part.error for part in parts]).detach(),
-            "sigma": torch.cat([part.sigma for part in parts]),
-        }
+        return {"loss": loss, "error": losses.error.detach(), "sigma": losses.sigma}
+
+    def losses(self, batch: Batch) -> SampleLosses:
+        """Return the losses of a training microbatch, its noise and sigma keyed by the samples' numbers.
+
+        Samples without reference frame, where a batch mixes them, come after those with one.
+        """
+        parts = [self._losses(part, self._sigma(part), list(part.numbers)) for part in self._parts(batch)]
+        return SampleLosses(
+            loss=torch.cat([part.loss for part in parts]),
+            error=torch.cat([part.error for part in parts]),
+            sigma=torch.cat([part.sigma for part in parts]),
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, "b s"]:
         """Return each held-out clip's velocity error at each of `VALIDATION_SIGMAS`, its noise fixed by its key."""
