@@ -53,7 +53,7 @@ def default_dilation(height: int, width: int) -> int:
     return max(math.ceil(0.015 * short), 8 if short >= 256 else 1)
 
 
-def dilate(mask: Bool[Tensor, "t h w"], radius: float) -> Bool[Tensor, "t h w"]:
+def dilate(mask: Bool[Tensor, "t h w"], radius: int | float) -> Bool[Tensor, "t h w"]:
     """Grow a mask by a disc: set every pixel no farther than ``radius`` pixels from a set one.
 
     Raises:
@@ -77,7 +77,7 @@ def _background_mean(frames: Tensor, mask: Tensor) -> Tensor:
     return rearrange(stacked, "t ... -> t 1 1 ...")
 
 
-def _dilate_frame(mask: np.ndarray, radius: float) -> np.ndarray:
+def _dilate_frame(mask: np.ndarray, radius: int | float) -> np.ndarray:
     if radius == 0 or not mask.any():
         return mask.copy()
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

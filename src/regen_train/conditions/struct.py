@@ -69,7 +69,7 @@ def pose_support(pose: UInt8[Tensor, "t h w 3"], threshold: int = POSE_THRESHOLD
 
 
 def edges(
-    frames: UInt8[Tensor, "t h w 3"], *, low_threshold: float = 100, high_threshold: float = 200
+    frames: UInt8[Tensor, "t h w 3"], *, low_threshold: int = 100, high_threshold: int = 200
 ) -> UInt8[Tensor, "t h w 3"]:
     """Return white Canny edges on black. Give it frames whose people are filled already.
 

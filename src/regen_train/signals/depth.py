@@ -58,7 +58,7 @@ def read_depth(
     return depth
 
 
-def write_depth(path: Path, depth: Shaped[Tensor, "t h w"], fps: float) -> None:
+def write_depth(path: Path, depth: Shaped[Tensor, "t h w"], fps: int | float) -> None:
     """Write a depth file, lossless.
 
     Raises:

@@ -60,6 +60,6 @@ def read_masks(
     return masks
 
 
-def write_masks(path: Path, masks: UInt8[Tensor, "t h w"], fps: float) -> None:
+def write_masks(path: Path, masks: UInt8[Tensor, "t h w"], fps: int | float) -> None:
     """Write a mask file, lossless."""
     write_gray(path, masks, fps)

@@ -64,7 +64,7 @@ def draw_pose(
     height: int,
     width: int,
     style: SkeletonStyle = "regenhuman",
-    line_width: float | None = None,
+    line_width: int | float | None = None,
 ) -> UInt8[Tensor, "t h w 3"]:
     """Draw every person of every frame.
 
@@ -101,7 +101,9 @@ def draw_pose(
     return torch.from_numpy(video)
 
 
-def _check(keypoints: Tensor, scores: Tensor, height: int, width: int, style: str, line_width: float | None) -> None:
+def _check(
+    keypoints: Tensor, scores: Tensor, height: int, width: int, style: str, line_width: int | float | None
+) -> None:
     faults = []
     if keypoints.ndim != 4 or keypoints.shape[2:] != (133, 2) or not keypoints.is_floating_point():
         faults.append(f"keypoints must be float [t, p, 133, 2], got {keypoints.dtype} {list(keypoints.shape)}")

@@ -43,7 +43,7 @@ def read_times(path: str | Path, *, max_frames: int | None = None) -> Float64[Te
     return torch.tensor([time for _, time, _ in decode_timed(path, max_frames=max_frames)], dtype=torch.float64)
 
 
-def read_resampled(path: str | Path, fps: float, *, max_frames: int | None = None) -> Iterator[Frame]:
+def read_resampled(path: str | Path, fps: int | float, *, max_frames: int | None = None) -> Iterator[Frame]:
     """Yield the source frames on show at a constant rate, holding one at a time.
 
     Args:
@@ -56,7 +56,7 @@ def read_resampled(path: str | Path, fps: float, *, max_frames: int | None = Non
 
 
 def read_video(
-    path: str | Path, *, fps: float | None = None, num_frames: int | None = None, max_frames: int | None = None
+    path: str | Path, *, fps: int | float | None = None, num_frames: int | None = None, max_frames: int | None = None
 ) -> Video:
     """Read a clip.
 
@@ -84,7 +84,7 @@ def read_video(
         raise ValueError(f"{path} has {len(kept)} frames{at_rate}, {num_frames} were asked for")
     rate = _average_rate(source)
     plan = ResamplePlan(
-        indices=torch.tensor([frame.index for frame in kept]), fps=fps or rate or 1.0, source_fps=rate
+        indices=torch.tensor([frame.index for frame in kept]), fps=float(fps or rate or 1), source_fps=rate
     )  # fmt: skip
     frames = torch.stack([torch.from_numpy(frame.rgb) for frame in kept])
     return Video(frames=frames, times=torch.tensor([frame.time for frame in kept], dtype=torch.float64), plan=plan)

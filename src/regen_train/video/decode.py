@@ -1,6 +1,5 @@
 """Read video files: upright frames with exact times, one at a time."""
 
-import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,12 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import UInt8
 
 from regen_train.video.colour import read_colour
+from regen_train.video.container import decode_stream, open_video
 from regen_train.video.orientation import read_orientation
 
 logger = logging.getLogger(__name__)
@@ -132,6 +131,7 @@ def decode_timed(path: str | Path, *, max_frames: int | None = None) -> Iterator
             yield index, clock.time(frame, index), frame
         if shape is None:
             raise ValueError(f"{path} holds no frame that can be decoded")
+        clock.check_end(container.duration)
 
 
 def _to_rgb(frame: Any, reformatter: Any, path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
@@ -163,41 +163,6 @@ def count_frames(path: str | Path, *, at_most: int | None = None) -> int:
     return count
 
 
-@contextlib.contextmanager
-def open_video(path: str | Path) -> Iterator[tuple[Any, Any]]:
-    """Open a file for decoding and find its video stream; yields PyAV's container and stream."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no video file at {path}")
-    if not path.stat().st_size:
-        raise ValueError(f"{path} is empty (0 bytes); copy or extract it again")
-    try:
-        container = av.open(str(path))
-    except av.error.FFmpegError as error:
-        raise ValueError(f"{path} is not a video that FFmpeg can open, or is cut off: {error.strerror}") from error
-    with container:
-        # A song's cover counts as a video stream, of one attached picture.
-        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-        if not streams:
-            found = ", ".join(sorted({other.type for other in container.streams})) or "nothing"
-            raise ValueError(f"{path} has no video stream; it holds {found}")
-        streams[0].thread_type = "AUTO"
-        yield container, streams[0]
-
-
-def decode_stream(path: str | Path, container: Any, stream: Any) -> Iterator[Any]:
-    """Yield PyAV's frames in the order of display, and name the place where a file is damaged."""
-    index = 0
-    try:
-        for frame in container.decode(stream):
-            if frame.is_corrupt:
-                raise ValueError(f"{path} is damaged at frame {index}; re-encode it, or cut that part out")
-            yield frame
-            index += 1
-    except av.error.FFmpegError as error:
-        raise ValueError(f"{path} is damaged or cut off after {index} frames: {error.strerror}") from error
-
-
 class _Clock:
     """Tell each frame's time, exact where the container's clock is coarse but the rate constant."""
 
@@ -220,6 +185,17 @@ class _Clock:
             )
         self._last = time
         return time
+
+    def check_end(self, duration: int | None) -> None:
+        """Warn where a file ends long before it says; sound, or a last picture held long, may be why."""
+        shown = self._last - (self._first or 0.0)
+        if duration and self._rate and duration / 1e6 - shown > max(1.0, float(3 / self._rate)):
+            logger.warning(
+                "%s states %.2f s, but its last frame is at %.2f s; it may be damaged",
+                self._path,
+                duration / 1e6,
+                shown,
+            )
 
     def _raw_time(self, frame: Any, index: int) -> float:
         if frame.time is not None:

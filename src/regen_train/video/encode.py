@@ -22,7 +22,12 @@ _FFV1_OPTIONS = {"level": "3", "slicecrc": "1"}
 
 
 def write_video(
-    path: str | Path, frames: Iterable[UInt8[Tensor, "h w 3"]], fps: float, *, codec: Codec = "h264", crf: int = 18
+    path: str | Path,
+    frames: Iterable[UInt8[Tensor, "h w 3"]],
+    fps: int | float,
+    *,
+    codec: Codec = "h264",
+    crf: int = 18,
 ) -> int:
     """Write RGB frames to a file, without sound or metadata.
 
@@ -47,7 +52,7 @@ def write_video(
     return _write(path, frames, fps, _Coding("libx264", "yuv420p", "rgb24", {"crf": str(crf), "preset": "medium"}))
 
 
-def write_gray(path: str | Path, frames: Iterable[Shaped[Tensor, "h w"]], fps: float) -> int:
+def write_gray(path: str | Path, frames: Iterable[Shaped[Tensor, "h w"]], fps: int | float) -> int:
     """Write masks (uint8) or depth (uint16) as lossless ffv1 gray in .mkv; `read_gray` gives them back bit for bit.
 
     Args:
@@ -79,7 +84,7 @@ class _Coding:
         self.encoder, self.stored, self.given, self.options = encoder, stored, given, options
 
 
-def _write(path: str | Path, frames: Iterable[Tensor], fps: float, coding: _Coding) -> int:
+def _write(path: str | Path, frames: Iterable[Tensor], fps: int | float, coding: _Coding) -> int:
     path = Path(path)
     iterator = iter(frames)
     first = next(iterator, None)
@@ -99,7 +104,7 @@ def _write(path: str | Path, frames: Iterable[Tensor], fps: float, coding: _Codi
     return count
 
 
-def _check(path: Path, first: Tensor | None, fps: float, coding: _Coding) -> None:
+def _check(path: Path, first: Tensor | None, fps: int | float, coding: _Coding) -> None:
     faults = []
     endings = _ENDINGS["ffv1" if coding.encoder == "ffv1" else "h264"]
     if path.suffix.lower() not in endings:
@@ -119,7 +124,7 @@ def _check(path: Path, first: Tensor | None, fps: float, coding: _Coding) -> Non
 
 
 @contextmanager
-def _encoder(path: Path, first: Tensor, fps: float, coding: _Coding) -> Iterator[tuple[Any, Any]]:
+def _encoder(path: Path, first: Tensor, fps: int | float, coding: _Coding) -> Iterator[tuple[Any, Any]]:
     # NTSC rates are n/1001; other rates in use have far smaller denominators.
     rate = Fraction(fps).limit_denominator(1001)
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:

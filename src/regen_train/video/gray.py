@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from regen_train.video.decode import decode_stream, open_video
+from regen_train.video.container import decode_stream, open_video
 
 _FORMATS = {"gray": torch.uint8, "gray16le": torch.uint16}
 

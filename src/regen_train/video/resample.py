@@ -65,7 +65,7 @@ def source_fps(times: Times) -> float:
     return float((len(seconds) - 1) / (seconds[-1] - seconds[0]))
 
 
-def resample_indices(times: Times, fps: float) -> Int64[Tensor, " t"]:
+def resample_indices(times: Times, fps: int | float) -> Int64[Tensor, " t"]:
     """Return the source frame on show at every k / fps seconds after the first frame.
 
     Nothing is extrapolated: the last index belongs to the last such moment not after the last frame's time.
@@ -88,14 +88,14 @@ def resample_indices(times: Times, fps: float) -> Int64[Tensor, " t"]:
     return torch.searchsorted(elapsed, moments + TOLERANCE, right=True) - 1
 
 
-def plan_resample(times: Times, fps: float) -> ResamplePlan:
+def plan_resample(times: Times, fps: int | float) -> ResamplePlan:
     """Return `resample_indices` together with what it says of the source's own rate."""
     seconds = _ascending(times)
     rate = source_fps(seconds) if len(seconds) > 1 and seconds[-1] > seconds[0] else None
-    return ResamplePlan(indices=resample_indices(seconds, fps), fps=fps, source_fps=rate)
+    return ResamplePlan(indices=resample_indices(seconds, fps), fps=float(fps), source_fps=rate)
 
 
-def resample_stream(timed: Iterable[tuple[float, _T]], fps: float) -> Iterator[_T]:
+def resample_stream(timed: Iterable[tuple[float, _T]], fps: int | float) -> Iterator[_T]:
     """Yield from a stream what `resample_indices` would pick, holding one item at a time.
 
     Args:
@@ -134,7 +134,7 @@ def trim_length(num_frames: int, temporal_factor: int = 4) -> int:
     return (num_frames - 1) // temporal_factor * temporal_factor + 1
 
 
-def _check_fps(fps: float) -> None:
+def _check_fps(fps: int | float) -> None:
     if not (fps > 0 and np.isfinite(fps)):
         raise ValueError(f"fps must be a positive number, got {fps}")
 
