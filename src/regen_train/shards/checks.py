@@ -23,8 +23,9 @@ def info_faults(info: Mapping[str, Any], key: str) -> list[str]:
         faults.append(f"schema_version must be {SCHEMA_VERSION}, got {info.get('schema_version')!r}")
     if info.get("key") != key:
         faults.append(f"key must be {key!r}, got {info.get('key')!r}")
-    if not isinstance(info.get("fps"), int | float) or info["fps"] <= 0:
-        faults.append(f"fps must be a positive number, got {info.get('fps')!r}")
+    fps = info.get("fps")
+    if not isinstance(fps, int | float) or not 0 < fps < float("inf"):
+        faults.append(f"fps must be a positive number, got {fps!r}")
     if not isinstance(info.get("guard"), Mapping):
         faults.append(f"guard must be the guard's report as a mapping, got {info.get('guard')!r}")
     fingerprints = info.get("fingerprints")

@@ -1,5 +1,6 @@
 """Write samples into WebDataset tars."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,9 @@ class ShardWriter:
     def abandon(self) -> None:
         """Drop the shard that is being written; those before it stay."""
         if self._open:
-            self._open.file.close()
+            with contextlib.suppress(OSError):  # such as the full disk that made us abandon it
+                self._open.tar.close()
+                self._open.file.close()
             self._open.path.unlink(missing_ok=True)
         self._open = None
 
