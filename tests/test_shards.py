@@ -213,7 +213,7 @@ def test_a_key_stands_once(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, max_samples=1)
     writer.write(make_sample(0))
     writer.write(make_sample(0))
-    with pytest.raises(ValueError, match="'clip-0000' stands twice, in shard shard-000000.tar and in shard-000001.tar"):
+    with pytest.raises(ValueError, match=r"clip-0000' stands twice, in shard shard-000000.+and in shard-000001"):
         writer.close()
 
 
