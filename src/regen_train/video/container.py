@@ -1,13 +1,16 @@
 """Open video files, and say clearly what is wrong with one that cannot be read whole."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import av
 
+from regen_train.video.ffv1 import checksums_hold
+
 _EBML_HEADER, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_REMEDY = "copy or make the file again, or cut that part out"
 
 
 @contextlib.contextmanager
@@ -41,15 +44,29 @@ def open_video(path: str | Path) -> Iterator[tuple[Any, Any]]:
 
 def decode_stream(path: str | Path, container: Any, stream: Any) -> Iterator[Any]:
     """Yield PyAV's frames in the order of display, and name the place where a file is damaged."""
+    packets = container.demux(stream)
     index = 0
     try:
-        for frame in container.decode(stream):
-            if frame.is_corrupt:
-                raise ValueError(f"{path} is damaged at frame {index}; re-encode it, or cut that part out")
-            yield frame
-            index += 1
+        for packet in _sound_ffv1(packets, path) if stream.codec_context.name == "ffv1" else packets:
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise ValueError(f"{path} is damaged at frame {index}; {_REMEDY}")
+                yield frame
+                index += 1
     except av.error.FFmpegError as error:
         raise ValueError(f"{path} is damaged or cut off after {index} frames: {error.strerror}") from error
+
+
+def _sound_ffv1(packets: Iterable[Any], path: str | Path) -> Iterator[Any]:
+    """Pass on coded frames whose checksums hold; where the first has checksums, all must."""
+    sealed: bool | None = None
+    for index, packet in enumerate(packets):
+        if packet.size:
+            holds = checksums_hold(bytes(packet))
+            sealed = holds is not None if sealed is None else sealed
+            if holds is False or sealed != (holds is not None):
+                raise ValueError(f"{path} is damaged at frame {index}: its checksum does not hold; {_REMEDY}")
+        yield packet
 
 
 def _check_whole(path: Path, stream: Any) -> None:

@@ -18,7 +18,8 @@ Codec = Literal["h264", "ffv1"]
 
 _ENDINGS = {"h264": (".mp4", ".mkv", ".mov"), "ffv1": (".mkv",)}
 _LIMITED_RANGE = 1
-_FFV1_OPTIONS = {"level": "3", "slicecrc": "1"}
+# Every frame stands alone and carries checksums, so that damage is found and stays where it is.
+_FFV1_OPTIONS = {"level": "3", "slicecrc": "1", "g": "1"}
 
 
 def write_video(
