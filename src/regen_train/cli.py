@@ -57,11 +57,9 @@ def _usage() -> str:
 
 def _run(command: str, arguments: list[str]) -> None:
     if command == "export":
-        from jsonargparse import auto_cli
+        from regen_train.export_cli import main as export
 
-        from regen_train.export import export_checkpoint
-
-        auto_cli(export_checkpoint, args=arguments, as_positional=False)
+        export(arguments)
     elif command == "demo":
         from jsonargparse import auto_cli
 
