@@ -36,6 +36,8 @@ def normalize_depth(
     check_tensors({"depth": (depth, "raw depth"), "mask": (mask, "mask")})
     if mode not in ("clip", "frame"):
         raise ValueError(f"mode must be 'clip' or 'frame', got {mode!r}")
+    if not len(depth):
+        return torch.empty(depth.shape, dtype=torch.uint8, device=depth.device)
     limits = [_limits(frame, human) for frame, human in zip(depth, mask, strict=True)]
     if mode == "clip":
         low, high = min(low for low, _ in limits), max(high for _, high in limits)
@@ -49,6 +51,8 @@ def depth_without_people(
 ) -> UInt8[Tensor, "t h w 3"]:
     """Return the depth condition: depth as three equal channels with people filled. Arguments as in `struct_all`."""
     check_tensors({"depth": (depth, "depth"), "mask": (mask, "mask")})
+    if fill not in ("gray", "depth_mean"):
+        raise ValueError(f"fill must be 'gray' or 'depth_mean', got {fill!r}")
     if depth.ndim == 3:
         depth = repeat(depth, "t h w -> t h w c", c=3)
     return fill_people(depth, mask, "background_mean" if fill == "depth_mean" else fill)

@@ -38,6 +38,8 @@ def struct_human(
         ValueError: An argument has the wrong type or shape; names all faults.
     """
     check_tensors({"frames": (frames, "video"), "mask": (mask, "mask"), "pose": (pose, "video")})
+    if fill not in ("gray", "background_mean"):
+        raise ValueError(f"fill must be 'gray' or 'background_mean', got {fill!r}")
     return _draw(fill_people(frames, mask, fill), pose)
 
 
