@@ -179,8 +179,9 @@ def _sample(model: Path, lora: Path | None, frames: UInt8[Tensor, "t h w 3"], no
     condition = encoders.encode_condition(frames).reactive[None]
     mask = fold_mask(torch.ones(frames.shape[:3], dtype=torch.bool), encoders.geometry)[None]
     prompt, negative = encoders.encode_prompts(_PROMPTS)
-    adapter = None if lora is None else load_adapter(lora / LORA_FILE)
-    spec = None if adapter is None else LoraSpec(rank=adapter.rank, init=str(lora / LORA_FILE))
+    spec = None
+    if lora is not None:
+        spec = LoraSpec(rank=load_adapter(lora / LORA_FILE).rank, init=str(lora / LORA_FILE))
     return generate(
         load_wan_vace(str(model), dtype="fp32", lora=spec),
         vace_context=pack_context(condition, encoders.inactive_constant(Bucket(*frames.shape[:3]))[None], mask),

@@ -99,7 +99,9 @@ class TrainingCLI(LightningCLI):
             raise ValueError(
                 "trainer.max_steps must say after how many steps to stop: the stream of samples has no end"
             )
-        if self.config_init["fit"].get("ckpt_path") is None and not self.trainer.fast_dev_run:
+        if self.config_init["fit"].get("ckpt_path") is None and not self.config_init["fit"]["trainer"].get(
+            "fast_dev_run"
+        ):
             refuse_earlier_run(Path(self.trainer.default_root_dir))  # before minutes go into loading the base
         self._resolve_last("fit", required=False)
 

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from regen_train.adapter import save_adapter
 from regen_train.callbacks.checkpoint_io import NAME, list_checkpoints, refuse_earlier_run, sync_folder
+from regen_train.callbacks.undeclared import is_rehearsal
 from regen_train.training import VaceModule
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class Checkpoints(Checkpoint):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse to write over another run, and remove what a killed write left behind."""
         folder = Path(trainer.default_root_dir)
-        if trainer.fast_dev_run:
+        if is_rehearsal(trainer):
             return
         if trainer.ckpt_path is None:
             refuse_earlier_run(folder)
@@ -86,7 +87,7 @@ class Checkpoints(Checkpoint):
             self._previous_handler = None
 
     def _save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.fast_dev_run:
+        if is_rehearsal(trainer):
             return
         folder = Path(trainer.default_root_dir)
         path = folder / NAME.format(step=trainer.global_step)

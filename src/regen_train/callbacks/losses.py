@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from regen_train.callbacks.undeclared import log_every_n_steps
 from regen_train.training import VALIDATION_SIGMAS, VaceModule
 
 NUM_BINS = 5
@@ -31,7 +32,7 @@ class SigmaLosses(L.Callback):
         self._train[0].index_add_(0, bins, outputs["error"].double().cpu())
         self._train[1].index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
         ends_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if ends_step and trainer.global_step % trainer.log_every_n_steps == 0:
+        if ends_step and trainer.global_step % log_every_n_steps(trainer) == 0:
             total, count = self._sum(trainer, pl_module, self._train)
             self._train.zero_()
             width = 1 / NUM_BINS

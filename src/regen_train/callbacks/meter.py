@@ -7,6 +7,7 @@ import lightning as L
 import psutil
 import torch
 
+from regen_train.callbacks.undeclared import data_of, log_every_n_steps
 from regen_train.training import VaceModule
 
 
@@ -36,13 +37,13 @@ class Meter(L.Callback):
     ) -> None:
         """Log with the other metrics."""
         steps = trainer.global_step - self._step
-        if not steps or trainer.global_step % trainer.log_every_n_steps:
+        if not steps or trainer.global_step % log_every_n_steps(trainer):
             return
         assert isinstance(pl_module, VaceModule)
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         seconds = time.perf_counter() - self._since
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         metrics = {
             "meter/seconds_per_step": seconds / steps,
             "meter/samples_per_second": steps * data.global_batch_size / seconds,
@@ -58,7 +59,7 @@ class Meter(L.Callback):
 
     def _restart(self, trainer: L.Trainer) -> None:
         self._since = time.perf_counter()
-        self._waited = trainer.datamodule.wait_seconds  # type: ignore[attr-defined]
+        self._waited = data_of(trainer).wait_seconds
         self._step = trainer.global_step
 
 

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from regen_train.callbacks.undeclared import data_of, module_of
 from regen_train.encoders import WanVae, load_vae
 from regen_train.sampling import SamplingSettings, generate
 from regen_train.schema import Batch
@@ -85,7 +86,7 @@ class Preview(L.Callback):
             trainer.strategy.barrier("previews")
 
     def _paint(self, trainer: L.Trainer, vae: WanVae, clip: Batch, number: int) -> None:
-        module, data = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
+        module, data = module_of(trainer), data_of(trainer)
         negative = data.data.reader.dataset.constants.negative_prompt
         fps = float(data.info.settings["fps"])
         latents = generate(

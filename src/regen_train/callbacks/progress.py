@@ -9,6 +9,8 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from regen_train.callbacks.undeclared import log_every_n_steps
+
 
 class StepProgress(ProgressBar):
     """Counts optimizer steps: a bar on a terminal, one line every ``log_every_n_steps`` in a log file."""
@@ -47,7 +49,7 @@ class StepProgress(ProgressBar):
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
             self._bar.set_postfix(shown, refresh=False)
-        elif step % trainer.log_every_n_steps == 0 or step == trainer.max_steps:
+        elif step % log_every_n_steps(trainer) == 0 or step == trainer.max_steps:
             pace = (time.perf_counter() - self._since) / (step - self._first_step)
             left = datetime.timedelta(seconds=round(pace * (trainer.max_steps - step)))
             metrics = "  ".join(f"{name} {value}" for name, value in shown.items())

@@ -6,6 +6,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
+from regen_train.callbacks.undeclared import is_rehearsal
+
 
 class RunConfig(SaveConfigCallback):
     """Writes the complete configuration as ``config.yaml`` into the run's folder once training starts."""
@@ -18,7 +20,7 @@ class RunConfig(SaveConfigCallback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the file."""
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+        if trainer.is_global_zero and not is_rehearsal(trainer):
             path = Path(trainer.default_root_dir) / "config.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, path, overwrite=True, multifile=False)

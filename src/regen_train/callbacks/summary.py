@@ -5,6 +5,7 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
+from regen_train.callbacks.undeclared import data_of
 from regen_train.training import VaceModule
 
 
@@ -20,7 +21,7 @@ class StartSummary(L.Callback):
 
 def describe(trainer: L.Trainer, module: VaceModule) -> str:
     """Return the start-up summary."""
-    wan, data = module.wan, trainer.datamodule  # type: ignore[attr-defined]
+    wan, data = module.wan, data_of(trainer)
     count = wan.num_parameters()
     per_step = f"{trainer.world_size} processes x {data.per_device_batch_size} x {trainer.accumulate_grad_batches}"
     buckets = {bucket: number for bucket, number in data.samples_per_bucket.items() if number}
