@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import torch
@@ -94,38 +95,49 @@ def wrap(model: WanVace, transformer: Any, dtype: torch.dtype = torch.float32, l
     return WanVace(loaded, dtype=dtype, lora=lora, trainable="lora")
 
 
-def check_fp32(what: str, model: WanVace, reloaded: WanVace, faults: list[str]) -> Agreement:
-    """Compare velocities in fp32, and the weights where the caller found them to differ.
+class Gate:
+    """Compares what consumers load with the trained model; each velocity of the trained model is computed once.
 
     Args:
-        what: The format, for the error.
-        model: The trained model.
-        reloaded: What the format's consumer made of the file.
-        faults: Weights that differ, as `lora_faults` and `state_faults` list them.
-
-    Raises:
-        ExportMismatchError: Weights or velocities differ; says which and by how much.
+        model: The trained model, in fp32.
     """
-    probe = make_probe(model)
-    expected = velocity_of(model, probe)
-    difference = float((velocity_of(reloaded, probe) - expected).abs().max())
-    limit = FP32_LIMIT * max(1.0, _rms(expected))
-    _refuse_unless_equal(what, Agreement(difference, limit), faults)
-    return Agreement(difference, limit)
 
+    def __init__(self, model: WanVace) -> None:
+        self.model = model
+        self.probe = make_probe(model)
 
-def check_bf16(what: str, model: WanVace, reloaded: WanVace, faults: list[str]) -> Agreement:
-    """Compare a bf16 merge with the unmerged model in bf16: it may be no farther from the fp32 velocity, up to a slack.
+    @cached_property
+    def expected(self) -> Tensor:
+        """The trained model's velocity."""
+        return velocity_of(self.model, self.probe)
 
-    Raises:
-        ExportMismatchError: As in `check_fp32`.
-    """
-    probe = make_probe(model)
-    expected = velocity_of(model, probe)
-    difference = _rms(velocity_of(reloaded, probe) - expected)
-    limit = BF16_SLACK * _rms(velocity_of(_unmerged_bf16(model), probe) - expected)
-    _refuse_unless_equal(what, Agreement(difference, limit), faults)
-    return Agreement(difference, limit)
+    @cached_property
+    def bf16_distance(self) -> float:
+        """How far bf16 takes the unmerged model from its fp32 velocity, root mean square."""
+        return _rms(velocity_of(_unmerged_bf16(self.model), self.probe) - self.expected)
+
+    def check_fp32(self, what: str, reloaded: WanVace, faults: list[str]) -> Agreement:
+        """Compare velocities in fp32.
+
+        Args:
+            what: The format, for the error.
+            reloaded: What the format's consumer made of the file.
+            faults: Weights that differ, as `lora_faults` and `state_faults` list them.
+
+        Raises:
+            ExportMismatchError: Weights or velocities differ; says which and by how much.
+        """
+        difference = float((velocity_of(reloaded, self.probe) - self.expected).abs().max())
+        return _agree(what, Agreement(difference, FP32_LIMIT * max(1.0, _rms(self.expected))), faults)
+
+    def check_bf16(self, what: str, reloaded: WanVace, faults: list[str]) -> Agreement:
+        """Compare a bf16 merge with the unmerged model in bf16: it may be no farther from fp32, up to a slack.
+
+        Raises:
+            ExportMismatchError: As in `check_fp32`.
+        """
+        difference = _rms(velocity_of(reloaded, self.probe) - self.expected)
+        return _agree(what, Agreement(difference, BF16_SLACK * self.bf16_distance), faults)
 
 
 @torch.no_grad()
@@ -157,7 +169,7 @@ def state_faults(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) ->
     return faults
 
 
-def _refuse_unless_equal(what: str, agreement: Agreement, faults: list[str]) -> None:
+def _agree(what: str, agreement: Agreement, faults: list[str]) -> Agreement:
     if faults or not agreement.difference <= agreement.limit:
         which = f"; {len(faults)} weights differ: {', '.join(faults[:5])}" if faults else "; no single weight differs"
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
@@ -165,20 +177,35 @@ def _refuse_unless_equal(what: str, agreement: Agreement, faults: list[str]) -> 
             f"{what}: the reloaded export does not compute what the trained model does: velocity differs by "
             f"{agreement.difference:.2e}, limit {agreement.limit:.2e}{which}{more}. It was not kept; please report this"
         )
+    return agreement
 
 
 def _distance(layer: Any, other: Any) -> float:
     """Return the relative distance of two LoRA layers' effects on the weight."""
-    pairs = [(layer.get_delta_weight(_ADAPTER), other.get_delta_weight(_ADAPTER))]
+    want, got = (_product(one) for one in (layer, other))
+    # |X - Y|^2 = <X, X> - 2 <X, Y> + <Y, Y>, without ever forming the products
+    squares = _inner(want, want), _inner(got, got), _inner(want, got)
+    distances = [_relative(max(squares[0] + squares[1] - 2 * squares[2], 0.0) ** 0.5, squares[0] ** 0.5)]
+    if layer.use_dora[_ADAPTER] != other.use_dora[_ADAPTER]:
+        return math.inf
     if layer.use_dora[_ADAPTER]:
-        if not other.use_dora[_ADAPTER]:
-            return math.inf
-        pairs.append(tuple(one.lora_magnitude_vector[_ADAPTER].weight for one in (layer, other)))
-    distances = [0.0]
-    for want, got in pairs:
-        far, length = float((want - got).norm()), float(want.norm())
-        distances.append(far / length if length else (math.inf if far else 0.0))
+        one, two = (each.lora_magnitude_vector[_ADAPTER].weight for each in (layer, other))
+        distances.append(_relative(float((one - two).norm()), float(one.norm())))
     return max(distances)
+
+
+def _product(layer: Any) -> tuple[Tensor, Tensor]:
+    up, down = layer.lora_B[_ADAPTER].weight.double(), layer.lora_A[_ADAPTER].weight.double()
+    return up * layer.scaling[_ADAPTER], down
+
+
+def _inner(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> float:
+    """Return the inner product of two matrices given as B and A."""
+    return float(((one[0].T @ two[0]) * (one[1] @ two[1].T)).sum())
+
+
+def _relative(difference: float, length: float) -> float:
+    return difference / length if length else (math.inf if difference else 0.0)
 
 
 def _unmerged_bf16(model: WanVace) -> WanVace:

@@ -21,8 +21,7 @@ from regen_train.adapter import (
 )
 from regen_train.export.check import (
     Agreement,
-    check_bf16,
-    check_fp32,
+    Gate,
     fresh_base,
     lora_faults,
     plain_config,
@@ -77,7 +76,7 @@ def export_diffusers(model: WanVace, output: str | Path, metadata: AdapterMetada
         save_adapter(folder / ADAPTER_FILE, model.lora_state(), metadata)
         transformer = fresh_base(model)
         _load_as_diffusers(transformer, folder / ADAPTER_FILE)
-        agreement = check_fp32("diffusers", model, wrap(model, transformer), lora_faults(model, transformer))
+        agreement = Gate(model).check_fp32("diffusers", wrap(model, transformer), lora_faults(model, transformer))
     return _exported("diffusers", Path(output) / ADAPTER_FILE, agreement)
 
 
@@ -105,7 +104,7 @@ def export_wan(model: WanVace, output: str | Path, metadata: AdapterMetadata) ->
         add_lora(transformer, spec, seed=0)
         reloaded = wrap(model, transformer, lora=spec)
         reloaded.load_lora_state(adapter.state)
-        agreement = check_fp32("wan", model, reloaded, lora_faults(model, transformer))
+        agreement = Gate(model).check_fp32("wan", reloaded, lora_faults(model, transformer))
     return _exported("wan", Path(output) / WAN_FILE, agreement)
 
 
@@ -132,10 +131,10 @@ def export_merged(
     """
     _require_fp32(model, "merged")
     with staged(Path(output)) as stage:
-        folder = stage / MERGED_FOLDER
-        _write_merged(model, folder, metadata, DTYPES[dtype])
-        diffusers = _check_merged(model, _load_folder(folder, DTYPES[dtype]), dtype, "merged/transformer")
-        original = _check_merged(model, _load_single_file(folder, DTYPES[dtype]), dtype, f"merged/{MERGED_FILE}")
+        folder, gate = stage / MERGED_FOLDER, Gate(model)
+        _write_merged(gate, folder, metadata, DTYPES[dtype])
+        diffusers = _check_merged(gate, _load_folder(folder, DTYPES[dtype]), dtype, "merged/transformer")
+        original = _check_merged(gate, _load_single_file(folder, DTYPES[dtype]), dtype, f"merged/{MERGED_FILE}")
     final = Path(output) / MERGED_FOLDER
     return (
         _exported("merged", final / "transformer", diffusers),
@@ -143,11 +142,12 @@ def export_merged(
     )
 
 
-def _write_merged(model: WanVace, folder: Path, metadata: AdapterMetadata, dtype: torch.dtype) -> None:
+def _write_merged(gate: Gate, folder: Path, metadata: AdapterMetadata, dtype: torch.dtype) -> None:
+    model = gate.model
     merged = model.merged_state(torch.float32)
     # The merge itself is checked before the cast: rounding to bf16 could hide a small error of it.
     exact = assign_state(empty_transformer(plain_config(model)), merged, torch.float32)
-    check_fp32("merged", model, wrap(model, exact), [])
+    gate.check_fp32("merged", wrap(model, exact), [])
     module = assign_state(empty_transformer(plain_config(model)), merged, dtype)
     folder.mkdir()
     module.save_pretrained(folder / "transformer", max_shard_size="5GB")
@@ -158,10 +158,10 @@ def _original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {theirs: state[ours] for ours, theirs in to_original_names(state).items()}
 
 
-def _check_merged(model: WanVace, transformer: Any, dtype: Precision, what: str) -> Agreement:
-    faults = state_faults(model.merged_state(torch.float32), transformer.state_dict())
-    check = check_fp32 if dtype == "fp32" else check_bf16
-    return check(what, model, wrap(model, transformer, DTYPES[dtype]), faults)
+def _check_merged(gate: Gate, transformer: Any, dtype: Precision, what: str) -> Agreement:
+    faults = state_faults(gate.model.merged_state(torch.float32), transformer.state_dict())
+    check = gate.check_fp32 if dtype == "fp32" else gate.check_bf16
+    return check(what, wrap(gate.model, transformer, DTYPES[dtype]), faults)
 
 
 def _load_as_diffusers(transformer: Any, file: Path) -> None:
