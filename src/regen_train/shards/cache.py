@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import logging
 import os
 import tempfile
 import time
@@ -10,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from regen_train.shards.files import CHUNK_BYTES
+from regen_train.shards.files import CHUNK_BYTES, sync_folder
 from regen_train.shards.index import IndexRow, ShardRecord
 from regen_train.shards.storage import Storage
 from regen_train.shards.verify import check_digest, map_shard, size_fault
 
-NUM_ATTEMPTS = 3
+RETRY_SECONDS = (1.0, 5.0)
 WAIT_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class ShardCache:
         self.folder = Path(spec.folder) if spec.folder else default
         self.max_bytes = int(spec.gigabytes * 1e9)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.folder.stat().st_uid != os.getuid():
+            raise ValueError(
+                f"the cache {self.folder} belongs to another user, who could change its shards; name one of your own"
+            )
 
     def open(self, record: ShardRecord, rows: Sequence[IndexRow]) -> BinaryIO:
         """Return the local copy, downloading it first if need be; it is kept while the file, or a mapping of it, lives.
@@ -97,26 +104,34 @@ class ShardCache:
 
     def _download(self, path: Path, record: ShardRecord, rows: Sequence[IndexRow]) -> None:
         partial = path.with_suffix(".part")
+        partial.unlink(missing_ok=True)  # of a process that was killed
         self._reserve(partial, record.size)
         try:
-            for attempt in range(NUM_ATTEMPTS):
-                try:
-                    self._copy(partial, record)
-                    break
-                except FileNotFoundError as error:
-                    raise FileNotFoundError(f"shard {record.name} is missing from {self.storage.path}") from error
-                except OSError:
-                    if attempt + 1 == NUM_ATTEMPTS:
-                        raise
-                    time.sleep(2.0**attempt)
-            where = f"{self.storage.path}/{record.name}"
-            with partial.open("rb") as file, map_shard(file, record, where) as mapping:
-                check_digest(mapping, record, rows, where)
+            self._fetch(partial, record, rows)
             partial.replace(path)
+            sync_folder(self.folder)
         finally:
             partial.unlink(missing_ok=True)
 
-    def _copy(self, partial: Path, record: ShardRecord) -> None:
+    def _fetch(self, partial: Path, record: ShardRecord, rows: Sequence[IndexRow]) -> None:
+        """Copy and verify, again if the connection fails."""
+        where = f"{self.storage.path}/{record.name}"
+        for seconds in (*RETRY_SECONDS, None):
+            try:
+                self._copy(partial, record, where)
+                with partial.open("rb") as file, map_shard(file, record, where) as mapping:
+                    check_digest(mapping, record, rows, where)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"shard {record.name} is missing from {self.storage.path}") from error
+            except Exception as error:
+                if seconds is None:
+                    raise
+                log.warning("%s could not be downloaded (%s); trying again in %.0f s", where, error, seconds)
+                time.sleep(seconds)
+            else:
+                return
+
+    def _copy(self, partial: Path, record: ShardRecord, where: str) -> None:
         size = 0
         with self.storage.open(record.name) as source, partial.open("r+b") as target:
             while chunk := source.read(CHUNK_BYTES):
@@ -127,7 +142,7 @@ class ShardCache:
             target.flush()
             os.fsync(target.fileno())
         if size != record.size:
-            raise ValueError(size_fault(record, size, f"{self.storage.path}/{record.name}"))
+            raise ValueError(size_fault(record, size, where))
 
     def _reserve(self, partial: Path, num_bytes: int) -> None:
         """Make room, and hold it with a sparse file of the final size."""

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 REMOTE_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://")
 NEEDED_PACKAGE = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
@@ -29,8 +29,8 @@ class Storage:
         _check_plain(name)
         return Path(self.path.removeprefix("file://")) / name
 
-    def open(self, name: str) -> BinaryIO:
-        """Open a file of the dataset for reading from its start.
+    def open(self, name: str) -> Any:
+        """Open a file of the dataset for reading from its start; what fsspec returns is like a file but is none.
 
         Raises:
             FileNotFoundError: It is not there.
@@ -43,13 +43,13 @@ class Storage:
 
         protocol = self.path.split("://", 1)[0]
         try:
-            filesystem, root = cast("tuple[Any, str]", fsspec.core.url_to_fs(self.path))
+            # A listing may be older than the dataset; without it every open asks anew.
+            found = fsspec.core.url_to_fs(self.path, use_listings_cache=False)
+            filesystem, root = cast("tuple[Any, str]", found)
         except (ImportError, ValueError) as error:
             package = NEEDED_PACKAGE.get(protocol, "its fsspec package")
             raise ValueError(f"{self.path}: cannot read {protocol}:// ({error}); pip install {package}") from error
-        # A listing may be older than the dataset; without it every open asks anew.
-        filesystem.use_listings_cache = False
-        return cast("BinaryIO", filesystem.open(f"{root.rstrip('/')}/{name}", "rb", cache_type="none"))
+        return filesystem.open(f"{root.rstrip('/')}/{name}", "rb", cache_type="none")
 
     def read(self, name: str, *, max_bytes: int) -> bytes:
         """Read a small file of the dataset.
@@ -59,7 +59,7 @@ class Storage:
             ValueError: It is larger than ``max_bytes``.
         """
         with self.open(name) as file:
-            data = file.read(max_bytes + 1)
+            data = bytes(file.read(max_bytes + 1))
         if len(data) > max_bytes:
             raise ValueError(f"{self.path}/{name} is larger than the {max_bytes} bytes such a file may have")
         return data
