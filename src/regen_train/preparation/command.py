@@ -79,9 +79,10 @@ def parse_options(prog: str, description: str, kinds: Sequence[type], args: Sequ
     """
     parser = ArgumentParser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of these options.")
-    parser.add_argument(
-        "--resume", action="store_true", help="Accepted for clarity: a run always does only what is missing."
-    )
+    if EncodeOptions in kinds:
+        parser.add_argument(
+            "--resume", action="store_true", help="Accepted for clarity: a run always does only what is missing."
+        )
     taken: set[str] = set()
     for kind in kinds:
         parser.add_class_arguments(kind, skip=taken)
@@ -103,11 +104,10 @@ def encode_with(options: EncodeOptions, settings: DatasetSettings) -> EncodeRepo
     """
     check_output(options.output)
     salt = load_salt(options.salt_file, dataset=options.output)
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
     encoders = load_encoders(
         options.pretrained,
         dtype=options.dtype,
-        device=automatic if options.device == "auto" else options.device,
+        device=pick_device(options.device),
         revision=options.revision,
         tiling=options.tiling,
     )
@@ -124,6 +124,13 @@ def pack_with(options: PackOptions) -> None:
     buckets = ", ".join(f"{count} of {bucket}" for bucket, count in info.buckets.items())
     print(f"{options.output}: {info.num_samples} samples ({buckets}) in {len(info.shards)} shards")
     print(f"conditions {', '.join(info.conditions)}; fingerprint {info.fingerprint}")
+
+
+def pick_device(device: str) -> str:
+    """Return the device that ``auto`` stands for, or the device named."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def work_folder(options: EncodeOptions | PackOptions) -> WorkFolder:
