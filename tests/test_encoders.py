@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -9,6 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 from regen_train.encoders import (
     NEGATIVE_PROMPT,
@@ -189,3 +193,34 @@ def test_pipelines_that_do_not_belong_together_are_refused(tiny_model, tmp_path)
         load_encoders(str(tmp_path))
     with pytest.raises(FileNotFoundError, match="hub id"):
         load_vae("no such folder")
+
+
+class PeakMemory(TorchDispatchMode):
+    """Adds up the storages that operations make, for as long as something holds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
+            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage())._cdata not in self.live:
+                self.live[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self.live.pop, storage._cdata)
+        self.peak = max(self.peak, sum(self.live.values()))
+        return result
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("part", "gibibytes"), [("encode", 5.6), ("decode", 7.6)])
+def test_a_long_clip_fits_a_small_gpu(part, gibibytes):
+    from diffusers import AutoencoderKLWan
+
+    with FakeTensorMode(), torch.no_grad():
+        vae = AutoencoderKLWan()
+        given = torch.empty(1, 3, 81, 480, 832) if part == "encode" else torch.empty(1, 16, 21, 60, 104)
+        with PeakMemory() as memory:
+            getattr(vae, part)(given)
+    assert memory.peak / 2**30 == pytest.approx(gibibytes, abs=0.3)

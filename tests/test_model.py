@@ -218,9 +218,8 @@ def test_weights_themselves_can_be_trained(trainable, prefixes, dtype):
     assert set(trained) == {n for n, _ in model.transformer.named_parameters() if n.startswith(prefixes)}
     assert {parameter.dtype for parameter in trained.values()} == {torch.float32}
     assert all(gradient.any() for gradient in gradients(model).values())
-    before = model.base.sha256
     perturb_lora(model)
-    assert model.base.sha256 == before == tiny().base.sha256
+    assert model.base.sha256 == tiny().base.sha256, "the base is what was loaded"
 
 
 @pytest.mark.parametrize("trainable", ["lora", "vace"])
