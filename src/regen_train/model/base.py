@@ -69,15 +69,17 @@ def load_transformer(pretrained: str, *, dtype: torch.dtype, revision: str | Non
         return LoadedTransformer(_load_file(file, dtype), file.name, None, _WAN_TEMPORAL_FACTOR)
     found = resolve_folder(pretrained, revision=revision, parts=("transformer", "vae/config.json"))
     folder = found.path / "transformer" if (found.path / "transformer").is_dir() else found.path
+    pipeline = folder.parent if folder.name == "transformer" else folder
     config = read_config(folder / "config.json")
     if config.get("_class_name") == _DIFFUSERS_CLASS:
         module = _load_diffusers(folder, dtype)
     else:
         module = _from_state(read_safetensors(folder), config, dtype, folder)
-    vae_config = found.path / "vae" / "config.json"
+    vae_config = pipeline / "vae" / "config.json"
     vae = read_config(vae_config) if vae_config.is_file() else {}
     factor = int(vae.get("scale_factor_temporal", _WAN_TEMPORAL_FACTOR))
-    return LoadedTransformer(module, found.name, found.revision, factor)
+    name = found.name if found.revision else pipeline.resolve().name
+    return LoadedTransformer(module, name, found.revision, factor)
 
 
 def _load_diffusers(folder: Path, dtype: torch.dtype) -> Any:
