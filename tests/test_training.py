@@ -264,3 +264,13 @@ def test_impossible_options_are_refused_together() -> None:
         OptimizerSpec(lr=-1.0, warmup_steps=-1, final_lr=2.0)
     with pytest.raises(ValueError, match="human_weight must not be negative"):
         LossSpec(human_weight=-1.0)
+
+
+def test_validation_runs_on_the_average_alone_too(fit: Fit, quick_arguments: list[str], tmp_path: Path) -> None:
+    done = fit("--trainer.max_steps", "10", "--trainer.val_check_interval", "20")
+    in_training = _record(done).held_out[-1]
+    again = ["--ckpt_path", "last"]
+    averaged = TrainingCLI.run(["validate", *resolve_arguments([*quick_arguments, *again])])
+    raw = TrainingCLI.run(["validate", *resolve_arguments([*quick_arguments, *again, "--ema.decay", "0"])])
+    assert float(averaged.trainer.callback_metrics["val/loss"]) == in_training
+    assert float(raw.trainer.callback_metrics["val/loss"]) != in_training

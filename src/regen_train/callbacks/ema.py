@@ -10,7 +10,7 @@ from regen_train.training import VaceModule
 
 
 class LoraEma(L.Callback):
-    """Keeps an exponential moving average of what learns, in fp32 on the model's device; validation runs on it.
+    """Keeps an exponential moving average of what learns, in fp32 on the model's device; validation and test run on it.
 
     The decay warms up as (1 + step) / (10 + step), so that short runs are not stuck at their start. The average is
     saved in every checkpoint as ``ema_state_dict`` and exported with ``regen_train export --ema true``.
@@ -55,7 +55,7 @@ class LoraEma(L.Callback):
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the average into the model."""
-        if self._average and trainer.state.fn == "fit":
+        if self._average and self.decay:
             learning = _learning(pl_module)
             self._raw = {name: parameter.detach().clone() for name, parameter in learning.items()}
             _copy(self._average, learning)
@@ -65,6 +65,8 @@ class LoraEma(L.Callback):
         if self._raw:
             _copy(self._raw, _learning(pl_module))
             self._raw = {}
+
+    on_test_start, on_test_end = on_validation_start, on_validation_end
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the average beside the weights."""

@@ -57,7 +57,7 @@ class StepProgress(ProgressBar):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Say what validation found."""
-        if self._enabled and not trainer.sanity_checking and "val/loss" in trainer.callback_metrics:
+        if self._enabled and trainer.state.fn == "fit" and "val/loss" in trainer.callback_metrics:
             text = f"step {trainer.global_step}  val/loss {float(trainer.callback_metrics['val/loss']):.4f}"
             (self._bar.write if self._bar is not None else print)(text)
 
