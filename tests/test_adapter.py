@@ -26,6 +26,7 @@ METADATA = AdapterMetadata(
     base_sha256="0" * 64,
     rank=4,
     alpha=6.0,
+    dropout=0.1,
     dataset_fingerprint="f" * 64,
     variant="structhuman",
     step=16_000,

@@ -151,6 +151,15 @@ def test_merged_weights_in_bf16_are_no_farther_than_the_unmerged_model(tmp_path)
     assert dtypes["time_embedding.0.weight"] == torch.float32
 
 
+def test_large_merged_weights_are_sharded(tmp_path, monkeypatch):
+    monkeypatch.setattr("regen_train.export.writing.SHARD_SIZE", "300KB")
+    model, metadata = make_trained()
+    folder, _ = export_merged(model, tmp_path, metadata, dtype="fp32")
+    assert len(list(folder.path.glob("*.safetensors"))) > 2
+    assert (folder.path / "diffusion_pytorch_model.safetensors.index.json").is_file()
+    assert_near(velocity(WanVACETransformer3DModel.from_pretrained(folder.path)), velocity(model.transformer))
+
+
 def save_base(model, folder):
     plain_transformer(model).save_pretrained(folder / "base")
     return folder / "base"

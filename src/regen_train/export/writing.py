@@ -37,6 +37,7 @@ from regen_train.pretrained import DTYPES, Precision
 WAN_FILE: Final = "wan_lora.safetensors"
 MERGED_FOLDER: Final = "merged"
 MERGED_FILE: Final = "wan_vace_merged.safetensors"
+SHARD_SIZE = "5GB"
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ def _write_merged(gate: Gate, folder: Path, metadata: AdapterMetadata, dtype: to
     gate.check_fp32("merged", wrap(model, exact), [])
     module = assign_state(empty_transformer(plain_config(model)), merged, dtype)
     folder.mkdir()
-    module.save_pretrained(folder / "transformer", max_shard_size="5GB")
+    module.save_pretrained(folder / "transformer", max_shard_size=SHARD_SIZE)
     write_weights(folder / MERGED_FILE, _original(module.state_dict()), {"regen_train": metadata.to_json()})
 
 
