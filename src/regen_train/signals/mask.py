@@ -61,5 +61,11 @@ def read_masks(
 
 
 def write_masks(path: Path, masks: UInt8[Tensor, "t h w"], fps: int | float) -> None:
-    """Write a mask file, lossless."""
+    """Write a mask file, lossless.
+
+    Raises:
+        ValueError: ``masks`` is not uint8.
+    """
+    if masks.dtype != torch.uint8:
+        raise ValueError(f"masks must be uint8 (0 nobody, 1 to 254 track, 255 person), got {masks.dtype}")
     write_gray(path, masks, fps)

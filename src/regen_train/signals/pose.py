@@ -104,8 +104,10 @@ def read_poses(path: Path) -> Poses:
 
 def write_poses(path: Path, poses: Poses) -> None:
     """Write a pose file."""
-    tensors = {"keypoints": poses.keypoints, "scores": poses.scores, "track": poses.track}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None}, path)
+    tensors = {"keypoints": poses.keypoints.float(), "scores": poses.scores.float()}
+    if poses.track is not None:
+        tensors["track"] = poses.track.long()
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
 def _header_faults(file: Any) -> list[str]:

@@ -75,8 +75,8 @@ def draw_pose(
         width: Of the picture, pixels.
         style: ``regenhuman``: body, hands and face as in the paper's release. ``vace``: body and face, no hands, as
             VACE was pretrained on. ``controlnet``: body, hands and face in ControlNet's own colours.
-        line_width: Width of a limb in pixels of the picture drawn, 1 or more; joints, hands and face points follow.
-            None takes `default_line_width`.
+        line_width: Width of a limb in pixels of the picture drawn; joints, hands and face points follow. Nothing is
+            drawn thinner than a pixel. None takes `default_line_width`.
 
     Returns:
         uint8 [t, h, w, 3] on black. Edges are hard, but soft in ``vace``, whose original is resized after drawing.
@@ -113,8 +113,8 @@ def _check(
                if size < 1]  # fmt: skip
     if style not in STYLES:
         faults.append(f"style must be one of {', '.join(STYLES)}, got {style!r}")
-    if line_width is not None and not line_width >= 1:
-        faults.append(f"line_width must be at least 1 pixel, got {line_width}")
+    if line_width is not None and not 0 < line_width <= _FAR:
+        faults.append(f"line_width must be a positive number of pixels, got {line_width}")
     if faults:
         raise ValueError("; ".join(faults))
 
