@@ -1,8 +1,12 @@
 """Small random datasets for the tests of shards and data."""
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -77,3 +81,33 @@ def write_dataset(folder: Path, samples: Iterable[Sample], *, max_samples: int =
         geometry=GEOMETRY,
         constants=make_constants({sample.bucket for sample in samples}),
     )
+
+
+class Bomb:
+    """A pickle that shows when it is read."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (pytest.fail, ("a pickle was read",))
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def edit(dataset: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = dataset / "dataset.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def reseal(dataset: Path) -> None:
+    """Make dataset.json agree with the files again, as someone who means harm would."""
+
+    def change(content: dict[str, Any]) -> None:
+        for shard in content["shards"]:
+            path = dataset / shard["name"]
+            shard |= {"size": path.stat().st_size, "sha256": digest(path)}
+        content["files"] = {name: digest(dataset / name) for name in content["files"]}
+
+    edit(dataset, change)
