@@ -54,12 +54,12 @@ class ComposedClip:
 
 @dataclass(frozen=True)
 class _Layers:
-    """A window at the model's size; in all but ``real`` people were filled before resizing."""
+    """A window at the model's size; in all but ``real`` people were filled before resizing. Depth only if needed."""
 
     real: UInt8[Tensor, "t h w 3"]
     filled: UInt8[Tensor, "t h w 3"]
     mask: Bool[Tensor, "t h w"]
-    depth: Float[Tensor, "t h w"]
+    depth: Float[Tensor, "t2 h w"]
 
 
 def compose_clip(plan: ClipPlan, settings: DatasetSettings, conditions: Sequence[str]) -> Iterator[ComposedClip]:
@@ -104,9 +104,10 @@ def compose_window(
     Raises:
         ValueError: A condition needs depth, which is missing.
     """
-    if DEPTH_CONDITIONS & set(conditions) and signals.depth is None and settings.standin_depth is None:
+    needs_depth = bool(DEPTH_CONDITIONS & set(conditions))
+    if needs_depth and signals.depth is None and settings.standin_depth is None:
         raise ValueError("the clip has no depth, and no stand-in was asked for")
-    layers = _stack_layers(frames, signals, crop, settings)
+    layers = _stack_layers(frames, signals, crop, settings, needs_depth=needs_depth)
     pose = _draw_skeletons(signals, crop, settings)
     makers = {
         "structhuman": lambda: struct_human(layers.filled, layers.mask, pose, settings.fill),
@@ -174,7 +175,9 @@ def _flat_values(
     return values
 
 
-def _stack_layers(frames: Iterable[Frame], signals: Signals, crop: CropPlan, settings: DatasetSettings) -> _Layers:
+def _stack_layers(
+    frames: Iterable[Frame], signals: Signals, crop: CropPlan, settings: DatasetSettings, *, needs_depth: bool
+) -> _Layers:
     count, (height, width) = len(signals.mask), crop.target
     radius = default_dilation(*crop.source) if settings.dilation is None else settings.dilation
     ramp = standin_depth(*crop.source)[None]
@@ -182,7 +185,7 @@ def _stack_layers(frames: Iterable[Frame], signals: Signals, crop: CropPlan, set
         real=torch.empty(count, height, width, 3, dtype=torch.uint8),
         filled=torch.empty(count, height, width, 3, dtype=torch.uint8),
         mask=torch.empty(count, height, width, dtype=torch.bool),
-        depth=torch.empty(count, height, width),
+        depth=torch.empty(count if needs_depth else 0, height, width),
     )
     for place, frame in zip(range(count), frames, strict=True):
         now = slice(place, place + 1)
@@ -191,6 +194,8 @@ def _stack_layers(frames: Iterable[Frame], signals: Signals, crop: CropPlan, set
         layers.real[now] = resize_frames(picture, crop)
         layers.filled[now] = resize_frames(fill_people(picture, people, settings.fill), crop)
         layers.mask[now] = resize_mask_any(people, crop)
+        if not needs_depth:
+            continue
         depth = ramp if signals.depth is None else signals.depth[now].float()
         layers.depth[now] = resize_frames(depth.where(~people, 0.0), crop)
     return layers
