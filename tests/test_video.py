@@ -6,7 +6,7 @@ import tracemalloc
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -125,9 +125,10 @@ def test_frames_may_come_one_by_one(tmp_path: Path) -> None:
     assert torch.equal(read_video(tmp_path / "clip.mkv").frames, frames)
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "clip.mp4"
-    write_video(path, random_frames(2, 16, 16), 5)
+@pytest.mark.parametrize("codec", ["h264", "ffv1"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, codec: Literal["h264", "ffv1"]) -> None:
+    path = tmp_path / "clip.mkv"
+    write_video(path, random_frames(2, 16, 16), 5, codec=codec)
     before = path.read_bytes()
 
     def broken() -> Iterator[torch.Tensor]:
@@ -135,9 +136,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         raise RuntimeError("the disk is full")
 
     with pytest.raises(RuntimeError, match="disk is full"):
-        write_video(path, broken(), 5)
+        write_video(path, broken(), 5, codec=codec)
     with pytest.raises(ValueError, match=r"frame 1 is .*\(18, 16, 3\)"):
-        write_video(path, [random_frames(1, 16, 16)[0], random_frames(1, 18, 16)[0]], 5)
+        write_video(path, [random_frames(1, 16, 16)[0], random_frames(1, 18, 16)[0]], 5, codec=codec)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
