@@ -28,7 +28,7 @@ from regen_train.training import VaceModule
 from regen_train.training_cli import TrainingCLI
 
 GEOMETRY = Geometry(latent_channels=16, spatial_factor=8, temporal_factor=4, patch_size=(1, 2, 2), text_dim=32)
-BUCKET = Bucket(num_frames=33, height=320, width=320)
+BUCKET = Bucket(num_frames=21, height=288, width=288)
 LIMIT = 1.05
 
 

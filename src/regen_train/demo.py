@@ -127,8 +127,8 @@ class Demo:
         self._call(
             *("regen_train", "fit", "--config", "quickstart.yaml", "--ckpt_path", "last"),
             *("--model.pretrained", self.model, "--data.path", self.dataset, "--data.validation.num_samples", "1"),
-            *("--trainer.default_root_dir", self.run, "--trainer.max_steps", steps, "--preview.every_n_validations", "1"),
-            *("--trainer.val_check_interval", 2 * (self.steps // 2)),
+            *("--trainer.default_root_dir", self.run, "--trainer.max_steps", steps),
+            *("--trainer.val_check_interval", 2 * (self.steps // 2), "--preview.every_n_validations", "1"),
         )
         content = read_checkpoint(self.run / "last.ckpt")
         position = content["ShardDataModule"]["position"]
