@@ -28,7 +28,7 @@ class EncodeOptions:
     Args:
         clips: Folder of video files.
         output: The dataset's folder.
-        pretrained: The model to be trained: a diffusers folder or a hub id, such as Wan-AI/Wan2.1-VACE-1.3B-diffusers.
+        pretrained: The model to be trained: a diffusers folder or a hub id.
         signals: Folder of signals, one folder a clip, named like it without suffix. Default: CLIPS/signals.
         work: Folder of encoded samples that wait for packing. Default: OUTPUT/.work.
         salt_file: The secret from which samples' keys are made; created if missing, and never inside the dataset.
@@ -42,7 +42,7 @@ class EncodeOptions:
 
     clips: Path
     output: Path
-    pretrained: str
+    pretrained: str = "Wan-AI/Wan2.1-VACE-1.3B-diffusers"
     signals: Path | None = None
     work: Path | None = None
     salt_file: Path | None = None
