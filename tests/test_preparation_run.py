@@ -258,7 +258,7 @@ sys.exit(main(sys.argv[2:]))
 @pytest.mark.parametrize("moment", [3, 6, 13, 20, 24])
 def test_kill_9_loses_nothing(clips: Path, arguments: list[str], prepared: Path, tmp_path: Path, moment: int) -> None:
     command = ["--clips", str(clips), "--output", str(tmp_path / "dataset"), *arguments]
-    killed = subprocess.run([sys.executable, "-c", _KILLER, str(moment), *command], capture_output=True)  # noqa: PLW1510, S603
+    killed = subprocess.run([sys.executable, "-c", _KILLER, str(moment), *command], capture_output=True)  # noqa: PLW1510
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "dataset" / "dataset.json").exists()
     assert run.main(command) == 0
