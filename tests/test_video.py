@@ -1,31 +1,25 @@
-"""Reading and writing video files."""
+"""Reading video files: upright, by their own times, in their own colours."""
 
-import hashlib
 import logging
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from regen_train.video import (
     count_frames,
     decode_frames,
-    file_sha256,
     probe_video,
-    read_gray,
     read_resampled,
     read_times,
     read_video,
     resample_indices,
-    write_gray,
     write_video,
 )
 
@@ -69,93 +63,6 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     write_timed(path, range(0, 3000, 40), size=(64, 96))
     return path
-
-
-# --- writing
-
-
-@settings(max_examples=8, deadline=None)
-@given(num_frames=st.integers(1, 4), height=st.integers(2, 40), width=st.integers(2, 40))
-def test_ffv1_keeps_every_bit(
-    tmp_path_factory: pytest.TempPathFactory, num_frames: int, height: int, width: int
-) -> None:
-    path = tmp_path_factory.mktemp("lossless") / "clip.mkv"
-    frames = random_frames(num_frames, height, width)
-    assert write_video(path, frames, 7.5, codec="ffv1") == num_frames
-    video = read_video(path)
-    assert torch.equal(video.frames, frames)
-    assert torch.allclose(video.times, torch.arange(num_frames, dtype=torch.float64) / 7.5, atol=1e-9)
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
-def test_gray_keeps_every_bit(tmp_path: Path, dtype: torch.dtype) -> None:
-    frames = torch.randint(0, 65536 if dtype == torch.uint16 else 256, (5, 33, 47)).to(dtype)
-    assert write_gray(tmp_path / "gray.mkv", frames, 30) == 5
-    assert torch.equal(read_gray(tmp_path / "gray.mkv"), frames)
-    assert torch.equal(read_gray(tmp_path / "gray.mkv", indices=[4, 0, 0]), torch.stack([frames[i] for i in (4, 0, 0)]))
-    with pytest.raises(ValueError, match="has 5 frames, it should have 6"):
-        read_gray(tmp_path / "gray.mkv", num_frames=6)
-    with pytest.raises(ValueError, match="more than the 4 frames"):
-        read_gray(tmp_path / "gray.mkv", num_frames=4)
-    with pytest.raises(ValueError, match="asked for numbers"):
-        read_gray(tmp_path / "gray.mkv", indices=[5])
-
-
-@pytest.mark.parametrize("size", [(64, 96), (720, 64)])
-def test_h264_keeps_colours(tmp_path: Path, size: tuple[int, int]) -> None:
-    colours = torch.tensor([[255, 0, 0], [0, 255, 0], [0, 0, 255], [128, 128, 128], [250, 200, 10]], dtype=torch.uint8)
-    for colour in colours:
-        frames = colour.expand(2, *size, 3)
-        write_video(tmp_path / "clip.mp4", frames, 16)
-        assert (read_video(tmp_path / "clip.mp4").frames.int() - frames.int()).abs().max() <= 4
-
-
-def test_h264_carries_no_sound_and_no_metadata(tmp_path: Path) -> None:
-    write_video(tmp_path / "clip.mp4", random_frames(3, 32, 32), 30000 / 1001)
-    with av.open(str(tmp_path / "clip.mp4")) as container:
-        assert [stream.type for stream in container.streams] == ["video"]
-        assert set(container.metadata) <= {"major_brand", "minor_version", "compatible_brands"}
-        assert container.streams.video[0].average_rate == Fraction(30000, 1001)
-        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
-
-
-def test_frames_may_come_one_by_one(tmp_path: Path) -> None:
-    frames = random_frames(3, 8, 8)
-    assert write_video(tmp_path / "clip.mkv", (frame for frame in frames), 5, codec="ffv1") == 3
-    assert torch.equal(read_video(tmp_path / "clip.mkv").frames, frames)
-
-
-@pytest.mark.parametrize("codec", ["h264", "ffv1"])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, codec: Literal["h264", "ffv1"]) -> None:
-    path = tmp_path / "clip.mkv"
-    write_video(path, random_frames(2, 16, 16), 5, codec=codec)
-    before = path.read_bytes()
-
-    def broken() -> Iterator[torch.Tensor]:
-        yield from random_frames(2, 16, 16)
-        raise RuntimeError("the disk is full")
-
-    with pytest.raises(RuntimeError, match="disk is full"):
-        write_video(path, broken(), 5, codec=codec)
-    with pytest.raises(ValueError, match=r"frame 1 is .*\(18, 16, 3\)"):
-        write_video(path, [random_frames(1, 16, 16)[0], random_frames(1, 18, 16)[0]], 5, codec=codec)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_what_cannot_be_written_is_named_all_at_once(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"end with \.mp4.*fps must be.*even height and width, got 33x46; crop to 32x46"
-    ):
-        write_video(tmp_path / "clip.gif", random_frames(1, 33, 46), -1)
-    with pytest.raises(ValueError, match=r"end with \.mkv.*no frames"):
-        write_video(tmp_path / "clip.mp4", [], 5, codec="ffv1")
-    with pytest.raises(ValueError, match="uint8 or uint16, got torch"):
-        write_gray(tmp_path / "gray.mkv", torch.zeros(1, 4, 4), 5)
-    assert not list(tmp_path.iterdir())
-
-
-# --- reading
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
@@ -241,9 +148,6 @@ def test_probe_tells_what_the_file_says(clip: Path, tmp_path: Path) -> None:
     assert probe_video(tmp_path / "clip.mkv").num_frames is None
 
 
-# --- colours
-
-
 def to_rgb(planes: tuple[int, int, int], kr: float, kb: float, *, full: bool) -> list[float]:
     """Convert by the definition of BT.601 and BT.709."""
     luma, cb, cr = planes[0] / 255, (planes[1] - 128) / 255, (planes[2] - 128) / 255
@@ -287,90 +191,3 @@ def test_what_is_assumed_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptur
     assert len(caplog.records) == 1
     assert "silent.mkv" in caplog.text
     assert "BT.601, limited (tv) range" in caplog.text
-
-
-# --- what cannot be read
-
-
-def test_missing_empty_and_foreign_files_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no video file at .*gone\.mp4"):
-        read_video(tmp_path / "gone.mp4")
-    (tmp_path / "empty.mp4").touch()
-    with pytest.raises(ValueError, match=r"empty \(0 bytes\)"):
-        probe_video(tmp_path / "empty.mp4")
-    (tmp_path / "text.mp4").write_text("no video at all " * 100)
-    with pytest.raises(ValueError, match="not a video that FFmpeg can open"):
-        list(decode_frames(tmp_path / "text.mp4"))
-
-
-def test_sound_alone_is_refused(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "sound.wav"), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=8000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), dtype=np.int16), format="s16", layout="mono")
-        frame.sample_rate = 8000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    with pytest.raises(ValueError, match="no video stream; it holds audio"):
-        read_video(tmp_path / "sound.wav")
-
-
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-@pytest.mark.parametrize("share", [0.1, 0.6, 0.99])
-def test_a_file_cut_off_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
-    whole = tmp_path / f"whole{suffix}"
-    write_video(whole, random_frames(20, 32, 32), 10)
-    data = whole.read_bytes()
-    (tmp_path / f"cut{suffix}").write_bytes(data[: int(share * len(data))])
-    with pytest.raises(ValueError, match="cut off"):
-        read_video(tmp_path / f"cut{suffix}")
-
-
-@pytest.mark.parametrize("place", [0.3, 0.5, 0.7, 0.9])
-def test_a_flipped_byte_in_a_lossless_file_is_found(tmp_path: Path, place: float) -> None:
-    """FFmpeg alone would give a wrong mask and say nothing."""
-    write_gray(tmp_path / "gray.mkv", random_frames(4, 64, 64)[..., 0], 5)
-    data = bytearray((tmp_path / "gray.mkv").read_bytes())
-    data[int(place * len(data))] ^= 0x10
-    (tmp_path / "gray.mkv").write_bytes(data)
-    with pytest.raises(ValueError, match="damaged at frame"):
-        read_gray(tmp_path / "gray.mkv")
-
-
-def test_a_clip_that_starts_without_its_first_picture_is_refused(tmp_path: Path) -> None:
-    """As a clip does that was cut without care: nothing stands for the pictures before its next complete one."""
-    write_video(tmp_path / "clip.mp4", random_frames(12, 64, 64), 10)
-    with av.open(str(tmp_path / "clip.mp4")) as source, av.open(str(tmp_path / "cut.mkv"), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in list(source.demux(video=0))[3:]:
-            if packet.dts is not None:
-                packet.stream = stream
-                target.mux(packet)
-    with pytest.raises(ValueError, match=r"damaged at frame 0|no frame that can be decoded"):
-        read_video(tmp_path / "cut.mkv")
-
-
-def test_a_change_of_size_is_refused(tmp_path: Path) -> None:
-    parts = []
-    for size in (32, 48):
-        with av.open(str(tmp_path / f"{size}.h264"), "w") as container:
-            stream = container.add_stream("libx264", rate=10)
-            stream.height = stream.width = size
-            stream.pix_fmt = "yuv420p"
-            picture = np.zeros((size, size, 3), dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode(None))
-        parts.append((tmp_path / f"{size}.h264").read_bytes())
-    (tmp_path / "both.h264").write_bytes(b"".join(parts))
-    with pytest.raises(ValueError, match="changes from 32x32 to 48x48"):
-        read_video(tmp_path / "both.h264")
-
-
-def test_lossy_masks_are_refused(tmp_path: Path) -> None:
-    write_video(tmp_path / "mask.mkv", random_frames(2, 16, 16), 5)
-    with pytest.raises(ValueError, match=r"must be ffv1 .* got h264 yuv420p"):
-        read_gray(tmp_path / "mask.mkv")
-
-
-def test_checksum(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"abc" * 100_000)
-    assert file_sha256(tmp_path / "file") == hashlib.sha256(b"abc" * 100_000).hexdigest()

@@ -87,18 +87,7 @@ def load_signals(
     faults += [] if clip is None or isinstance(meta, Exception) else _clip_faults(Path(clip), meta, mask)
     if faults:
         raise ValueError(f"signals in {folder} cannot be used: " + "; ".join(faults))
-    people, meta = _whole(people), _whole(meta)
-    return Signals(
-        mask=_whole(mask),
-        keypoints=people.keypoints,
-        scores=people.scores,
-        track=people.track,
-        depth=_whole(depth),
-        caption=_whole(caption),
-        num_frames=meta["num_frames"],
-        source_sha256=meta["source_sha256"],
-        meta=meta,
-    )
+    return _assemble(_whole(meta), _whole(mask), _whole(people), _whole(depth), _whole(caption))
 
 
 def write_signals(
@@ -129,10 +118,7 @@ def write_signals(
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it to write its signals anew")
-    if len(people) != len(mask) or (depth is not None and depth.shape != mask.shape):
-        found = f"mask {list(mask.shape)}, poses of {len(people)} frames"
-        found += "" if depth is None else f", depth {list(depth.shape)}"
-        raise ValueError(f"signals must agree in length and size, got {found}")
+    _check_agreement(mask, people, depth)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
         temporary = Path(name) / folder.name
@@ -144,10 +130,37 @@ def write_signals(
             depths.write_depth(temporary / depths.FILE, depth, _NOMINAL_FPS)
         stated = {**(meta or {}), "source_sha256": source_sha256, "num_frames": len(mask)}
         metas.write_meta(temporary / metas.FILE, stated)
-        for path in temporary.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+        _sync_files(temporary)
         temporary.rename(folder)
+
+
+def _check_agreement(mask: Tensor, people: poses.Poses, depth: Tensor | None) -> None:
+    if len(people) != len(mask) or (depth is not None and depth.shape != mask.shape):
+        found = f"mask {list(mask.shape)}, poses of {len(people)} frames"
+        found += "" if depth is None else f", depth {list(depth.shape)}"
+        raise ValueError(f"signals must agree in length and size, got {found}")
+
+
+def _sync_files(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _assemble(
+    meta: Mapping[str, Any], mask: Tensor, people: poses.Poses, depth: Tensor | None, caption: str
+) -> Signals:
+    return Signals(
+        mask=mask,
+        keypoints=people.keypoints,
+        scores=people.scores,
+        track=people.track,
+        depth=depth,
+        caption=caption,
+        num_frames=meta["num_frames"],
+        source_sha256=meta["source_sha256"],
+        meta=meta,
+    )
 
 
 def _try(read: Callable[[], _T]) -> _T | Exception:

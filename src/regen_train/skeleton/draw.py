@@ -89,15 +89,13 @@ def draw_pose(
     _check(keypoints, scores, height, width, style, line_width)
     rules = STYLES[style]
     line_width = default_line_width(style, height, width) if line_width is None else line_width
-    points = _visible(keypoints, scores)
-    canvas_height, canvas_width = _canvas_size(rules, height, width)
-    points = points * np.array([canvas_width / width, canvas_height / height])
-    pen = _Pen.of_width(line_width * min(canvas_height, canvas_width) / min(height, width))
+    canvas = _canvas_size(rules, height, width)
+    points = _visible(keypoints, scores) * np.array([canvas[1] / width, canvas[0] / height])
+    pen = _Pen.of_width(line_width * min(canvas) / min(height, width))
     video = np.zeros((len(points), height, width, 3), dtype=np.uint8)
     for picture, people in zip(video, points, strict=True):
         if np.isfinite(people).any():
-            drawn = _draw_frame(people, (canvas_height, canvas_width), pen, rules)
-            picture[:] = _finish(drawn, (height, width), rules)
+            picture[:] = _finish(_draw_frame(people, canvas, pen, rules), (height, width), rules)
     return torch.from_numpy(video)
 
 
