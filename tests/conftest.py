@@ -17,7 +17,7 @@ from regen_train.shards import Constants, ShardWriter, fingerprint_of, write_dat
 from regen_train.toy.tiny import build_tiny_wan_vace
 
 ENCODER_EXTRAS = {"text_encoder_sha256": "none", "note": "random latents"}
-SETTINGS = {"fps": 7.5, "num_frames": 5}
+SETTINGS = {"fps": 7.5, "skeleton_style": "regenhuman", "vace_mask": "ones"}
 BUCKETS = (Bucket(5, 32, 32), Bucket(5, 32, 48))
 
 

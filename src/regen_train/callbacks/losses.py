@@ -76,10 +76,10 @@ class SigmaLosses(L.Callback):
     def _log_held_out(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         assert isinstance(pl_module, VaceModule)
         total, count = self._sum(trainer, pl_module, self._held_out)
-        means = (total / count.clamp_min(1)).float()
-        pl_module.log(f"{stage}/loss", means.mean(), prog_bar=True, rank_zero_only=False)
+        means = (total / count.clamp_min(1)).float()  # the same on every process; sync_dist keeps Lightning content
+        pl_module.log(f"{stage}/loss", means.mean(), prog_bar=True, sync_dist=True)
         for level, mean in zip(VALIDATION_SIGMAS, means, strict=True):
-            pl_module.log(f"{stage}/loss_sigma_{level}", mean, rank_zero_only=False)
+            pl_module.log(f"{stage}/loss_sigma_{level}", mean, sync_dist=True)
 
     @staticmethod
     def _sum(
