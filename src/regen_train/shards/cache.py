@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from regen_train.shards.files import CHUNK_BYTES, sync_folder
+from regen_train.files import sync
 from regen_train.shards.index import IndexRow, ShardRecord
 from regen_train.shards.storage import Storage
 from regen_train.shards.verify import check_digest, map_shard, size_fault
 
+CHUNK_BYTES = 1 << 22
 RETRY_SECONDS = (1.0, 5.0)
 WAIT_SECONDS = 60.0
 
@@ -109,7 +110,7 @@ class ShardCache:
         try:
             self._fetch(partial, record, rows)
             partial.replace(path)
-            sync_folder(self.folder)
+            sync(self.folder)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -164,7 +165,8 @@ class ShardCache:
         """Remove copies, the one used longest ago first, until there is room; tell whether there is."""
         copies = []
         used = 0
-        for path in (*self.folder.glob("*.tar"), *self.folder.glob("*.part")):
+        # In this order: a download that finishes meanwhile counts twice, where the other order would miss it.
+        for path in (*self.folder.glob("*.part"), *self.folder.glob("*.tar")):
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
                 used += status.st_size

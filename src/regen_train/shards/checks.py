@@ -3,10 +3,11 @@
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from regen_train.schema import MAX_PROMPT_TOKENS, SCHEMA_VERSION, Bucket, Geometry
-from regen_train.shards.tensors import TensorSpec
+from regen_train.shards.tensors import TensorSpec, parse_header_text
 
 KEY_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 CONDITION_PATTERN = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
@@ -96,6 +97,29 @@ def layout_faults(specs: Mapping[str, TensorSpec], bucket: Bucket, geometry: Geo
         if name in specs and (specs[name].dtype, specs[name].shape) != (dtype, shape)
     ]
     return faults + _prompt_faults(specs.get("prompt_embeds"), geometry) + ([] if conditions else ["no condition"])
+
+
+@lru_cache(maxsize=1024)
+def checked_layout(header: bytes, num_bytes: int, bucket: Bucket, geometry: Geometry) -> Mapping[str, TensorSpec]:
+    """Check the header of a sample's payload, once for all samples that have the same one.
+
+    Args:
+        header: The JSON text.
+        num_bytes: Of the whole payload.
+        bucket: The sample's.
+        geometry: The dataset's.
+
+    Returns:
+        Tensor name to where it lies.
+
+    Raises:
+        ValueError: The header lies, or is not that of such a sample; names every fault.
+    """
+    specs = parse_header_text(header, num_bytes)
+    faults = layout_faults(specs, bucket, geometry)
+    if faults:
+        raise ValueError("; ".join(faults))
+    return specs
 
 
 def _is_condition(name: str) -> bool:

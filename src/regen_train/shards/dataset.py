@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from regen_train.files import write_atomically
 from regen_train.schema import SCHEMA_VERSION, Bucket, Geometry
 from regen_train.shards.checks import condition_names, layout_faults, masked_condition_names
-from regen_train.shards.files import write_atomically
 from regen_train.shards.index import IndexedSample, IndexedShard, IndexRow, ShardRecord, encode_index
 
 INFO_NAME = "dataset.json"

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from regen_train.schema import Sample
 from regen_train.shards.cache import CacheSpec, ShardCache
-from regen_train.shards.checks import layout_faults, parse_info
+from regen_train.shards.checks import checked_layout, parse_info
 from regen_train.shards.index import IndexRow
 from regen_train.shards.loading import Dataset, load_dataset
 from regen_train.shards.sample import build_sample
-from regen_train.shards.tensors import parse_header, view_tensors
+from regen_train.shards.tensors import read_header, view_tensors
 from regen_train.shards.verify import check_digest, check_members, map_shard
 
 MAX_OPEN_SHARDS = 256
@@ -72,10 +72,11 @@ class ShardReader:
 
     def _tensors(self, mapping: mmap.mmap, row: IndexRow) -> dict[str, Tensor]:
         with memoryview(mapping) as view, view[row.offset : row.offset + row.size] as payload:
-            specs = parse_header(payload, what=self._name(row))
-        faults = layout_faults(specs, row.bucket, self.dataset.info.geometry)
-        if faults:
-            raise ValueError(f"{self._name(row)}: " + "; ".join(faults))
+            header = read_header(payload, what=self._name(row))
+        try:
+            specs = checked_layout(header, row.size, row.bucket, self.dataset.info.geometry)
+        except ValueError as error:
+            raise ValueError(f"{self._name(row)}: {error}") from error
         return view_tensors(mapping, row.offset, specs)
 
     def _name(self, row: IndexRow) -> str:

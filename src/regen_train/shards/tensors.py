@@ -6,13 +6,14 @@ parses the format itself: eight bytes of header length, a JSON header of dtypes,
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-MAX_HEADER_BYTES = 1 << 20
+MAX_HEADER_BYTES = 1 << 17
 MAX_TENSORS = 1024
 MAX_DIMENSIONS = 8
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "U8": torch.uint8, "I64": torch.int64}
@@ -46,11 +47,35 @@ def parse_header(payload: memoryview, *, what: str) -> dict[str, TensorSpec]:
     Raises:
         ValueError: The header is not a safetensors header or lies about the payload; names every fault.
     """
-    header, start = _load_header(payload, what)
+    header = read_header(payload, what=what)
+    try:
+        return parse_header_text(header, len(payload))
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
+def read_header(payload: memoryview, *, what: str) -> bytes:
+    """Return the JSON text of a payload's header, unread.
+
+    Raises:
+        ValueError: Its length cannot be true.
+    """
+    length = int.from_bytes(payload[:8], "little")
+    if len(payload) < 10 or length > min(MAX_HEADER_BYTES, len(payload) - 8):
+        raise ValueError(
+            f"{what}: the safetensors header claims {length} bytes; at most {MAX_HEADER_BYTES} are read and the "
+            f"payload has {len(payload)}"
+        )
+    return bytes(payload[8 : 8 + length])
+
+
+def parse_header_text(text: bytes, num_bytes: int) -> dict[str, TensorSpec]:
+    """Check the JSON text of a header against the length of its payload; else as `parse_header`."""
+    start = 8 + len(text)
     faults: list[str] = []
     specs = {}
     spans = []
-    for name, entry in header.items():
+    for name, entry in _load_json(text).items():
         fault = _entry_fault(entry)
         if fault:
             faults.append(f"tensor {name!r}: {fault}")
@@ -61,13 +86,13 @@ def parse_header(payload: memoryview, *, what: str) -> dict[str, TensorSpec]:
             faults.append(f"tensor {name!r} begins at byte {start + begin}, which {entry['dtype']} does not divide")
         spans.append((begin, end, name))
     if not faults:
-        faults += _span_faults(spans, len(payload) - start, start)
+        faults += _span_faults(spans, num_bytes - start, start)
     if faults:
-        raise ValueError(f"{what}: the safetensors header cannot be trusted: " + "; ".join(faults[:20]))
+        raise ValueError("the safetensors header cannot be trusted: " + "; ".join(faults[:20]))
     return specs
 
 
-def view_tensors(buffer: Any, offset: int, specs: dict[str, TensorSpec]) -> dict[str, Tensor]:
+def view_tensors(buffer: Any, offset: int, specs: Mapping[str, TensorSpec]) -> dict[str, Tensor]:
     """Return tensors that share the buffer's memory; they keep it alive.
 
     Args:
@@ -88,25 +113,17 @@ def load_tensors(payload: bytes, *, what: str) -> dict[str, Tensor]:
     return view_tensors(bytearray(payload), 0, parse_header(memoryview(payload), what=what))
 
 
-def _load_header(payload: memoryview, what: str) -> tuple[dict[str, Any], int]:
-    if len(payload) < 10:
-        raise ValueError(f"{what}: a safetensors payload has at least 10 bytes, got {len(payload)}")
-    length = int.from_bytes(payload[:8], "little")
-    if length > min(MAX_HEADER_BYTES, len(payload) - 8):
-        raise ValueError(
-            f"{what}: the safetensors header claims {length} bytes; at most {MAX_HEADER_BYTES} are read and the "
-            f"payload has {len(payload) - 8}"
-        )
+def _load_json(text: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(bytes(payload[8 : 8 + length]), object_pairs_hook=_without_duplicates)
+        header = json.loads(text, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{what}: the safetensors header is not JSON: {error}") from error
+        raise ValueError(f"the safetensors header is not JSON: {error}") from error
     if not isinstance(header, dict):
-        raise ValueError(f"{what}: the safetensors header must be a JSON object, got {type(header).__name__}")  # noqa: TRY004
+        raise ValueError(f"the safetensors header must be a JSON object, got {type(header).__name__}")  # noqa: TRY004
     header.pop("__metadata__", None)
     if not 0 < len(header) <= MAX_TENSORS:
-        raise ValueError(f"{what}: a payload holds 1 to {MAX_TENSORS} tensors, got {len(header)}")
-    return header, 8 + length
+        raise ValueError(f"a safetensors payload holds 1 to {MAX_TENSORS} tensors, got {len(header)}")
+    return header
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

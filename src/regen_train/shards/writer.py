@@ -7,11 +7,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from regen_train.files import sync
 from regen_train.schema import Sample
 from regen_train.shards.dataset import INFO_NAME
-from regen_train.shards.files import sync_folder
 from regen_train.shards.index import IndexedShard, duplicate_faults, index_shard
 from regen_train.shards.sample import EncodedSample, encode_sample
+
+WRITE_BYTES = 1 << 24
 
 
 class ShardWriter:
@@ -96,7 +98,7 @@ class ShardWriter:
         from webdataset import TarWriter
 
         path = self.folder / f".shard-{len(self.shards):06d}.{os.getpid()}.tmp"
-        file = path.open("wb")
+        file = path.open("wb", buffering=WRITE_BYTES)  # webdataset writes 10 kB at a time
         # Fixed owner, mode and time: the same samples must give the same bytes.
         tar = TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False, compress=False)
         self._open = _OpenShard(path, file, tar)
@@ -109,7 +111,7 @@ class ShardWriter:
         shard.file.close()
         path = self.folder / f"shard-{len(self.shards):06d}.tar"
         shard.path.replace(path)
-        sync_folder(self.folder)
+        sync(self.folder)
         self._open = None
         self.shards.append(index_shard(path))
 
