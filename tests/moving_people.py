@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from regen_train.conditions import dilate
+from regen_train.files import file_sha256
 from regen_train.signals import Poses, write_signals
-from regen_train.video import file_sha256, write_video
+from regen_train.video import write_video
 
 CAPTION = "A person walks along a wall."
 

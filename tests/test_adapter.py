@@ -276,7 +276,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("regen_train.adapter.files._sync", full)
+    monkeypatch.setattr("regen_train.adapter.files.sync", full)
     with pytest.raises(OSError, match="No space left"):
         save_adapter(path, make_state(rank=2), replace(METADATA, rank=2))
     assert path.read_bytes() == before

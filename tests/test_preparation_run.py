@@ -13,10 +13,10 @@ import yaml
 from moving_people import draw_people, replace_people, write_people
 
 from data_prep import encode, pack, run
+from regen_train.files import file_sha256
 from regen_train.preparation.work import WorkFolder
 from regen_train.schema import SCHEMA_VERSION, Sample
 from regen_train.shards import ShardReader, load_dataset
-from regen_train.video import file_sha256
 
 SMALL = ("--num_frames", "5", "--sizes", "[[32,48]]", "--dtype", "fp32", "--dilation", "2")
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from regen_train.files import file_sha256
 from regen_train.signals import (
     CaptionFiles,
     CaptionSource,
@@ -23,7 +24,7 @@ from regen_train.signals import (
     load_signals,
     write_signals,
 )
-from regen_train.video import file_sha256, write_gray, write_video
+from regen_train.video import write_gray, write_video
 
 NUM_FRAMES, HEIGHT, WIDTH = 6, 24, 32
 CAPTION = "Somebody walks through a hall."

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from regen_train.files import file_sha256
 from regen_train.video import (
     decode_frames,
-    file_sha256,
     probe_video,
     read_gray,
     read_video,

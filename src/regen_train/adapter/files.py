@@ -1,6 +1,5 @@
 """Safetensors files of weights: read within limits, written whole or not at all."""
 
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from regen_train.files import sync
 
 MAX_HEADER_BYTES: Final = 16 * 2**20
 MAX_ADAPTER_BYTES: Final = 16 * 2**30
@@ -94,19 +95,11 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         except SafetensorError as error:
             raise OSError(f"{path}: could not be written ({error}); nothing was left of it") from error
         temporary.chmod(mode)  # safetensors makes files that only their owner can read
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def to_float32(tensor: Tensor) -> Tensor:
     """Return the tensor in fp32, contiguous, on the CPU, sharing nothing with a mapped file."""
     return tensor.to(device="cpu", dtype=torch.float32, copy=True).contiguous()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,6 @@
 """Checkpoint files: written whole or not at all, read without pickle, found again after a crash."""
 
 import logging
-import os
 import re
 import zipfile
 from collections.abc import Callable
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
+
+from regen_train.files import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -28,21 +29,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(path.parent)
+            with whole_file(path) as temporary:
+                torch.save(checkpoint, temporary)
         except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as a RuntimeError
             raise OSError(
                 f"could not write checkpoint {path}: {error}; earlier checkpoints in {path.parent} are intact: "
                 "free some space and continue with --ckpt_path last"
             ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
@@ -100,12 +94,3 @@ def refuse_earlier_run(folder: Path) -> None:
             f"{folder} holds checkpoints of an earlier run, the newest {existing[-1].name}; continue it with "
             "--ckpt_path last, or choose another folder with --trainer.default_root_dir"
         )
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,8 +10,9 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from regen_train.adapter import save_adapter
-from regen_train.callbacks.checkpoint_io import NAME, list_checkpoints, refuse_earlier_run, sync_folder
+from regen_train.callbacks.checkpoint_io import NAME, list_checkpoints, refuse_earlier_run
 from regen_train.callbacks.undeclared import is_rehearsal
+from regen_train.files import sync
 from regen_train.training import VaceModule
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Checkpoints(Checkpoint):
         if trainer.ckpt_path is None:
             refuse_earlier_run(folder)
         if trainer.is_global_zero:
-            for torn in folder.glob(".*.tmp"):
+            for torn in folder.glob(".*.tmp*"):
                 torn.unlink(missing_ok=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -102,7 +103,7 @@ class Checkpoints(Checkpoint):
         link.unlink(missing_ok=True)
         link.symlink_to(path.name)
         link.replace(folder / "last.ckpt")
-        sync_folder(folder)
+        sync(folder)
         if self.keep_last is not None:
             for old in list_checkpoints(folder)[: -self.keep_last]:
                 old.unlink()

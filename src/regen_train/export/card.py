@@ -1,6 +1,5 @@
 """The model card: what the files are, where they come from, how to load them, and what they do not promise."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Final
 
 from regen_train.adapter import ADAPTER_FILE, AdapterMetadata
 from regen_train.export.writing import MERGED_FILE, WAN_FILE, ExportedFile
+from regen_train.files import file_sha256
 
 CARD_FILE: Final = "README.md"
 
@@ -176,10 +176,5 @@ def _facts(metadata: AdapterMetadata, trainable: str) -> dict[str, str]:
 def _row(file: ExportedFile, folder: Path) -> str:
     path = folder / file.path
     weights = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
-    digest = "<br>".join(f"`{_sha256(weight)}`" for weight in weights)
+    digest = "<br>".join(f"`{file_sha256(weight)}`" for weight in weights)
     return f"| `{file.path}` | {file.format} | {file.difference:.1e} | {file.limit:.1e} | {digest} |"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

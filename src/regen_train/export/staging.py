@@ -1,10 +1,11 @@
 """Everything or nothing: files get their final names only once all of them are written and checked."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from regen_train.files import sync
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def staged(output: Path) -> Iterator[Path]:
             _settle(folder)
             for entry in sorted(folder.iterdir()):
                 _replace(entry, output / entry.name, aside=Path(name, f"old-{entry.name}"))
-            _sync(output)
+            sync(output)
     except BaseException:
         for folder in missing:
             folder.rmdir()
@@ -45,18 +46,10 @@ def _settle(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             path.chmod(mode)
-        _sync(path)
+        sync(path)
 
 
 def _replace(new: Path, final: Path, *, aside: Path) -> None:
     if final.is_dir():
         final.rename(aside)  # a folder that holds files cannot be replaced in one step
     new.replace(final)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

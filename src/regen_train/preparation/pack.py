@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from regen_train.files import file_sha256, sync, write_atomically
 from regen_train.preparation.work import WorkFolder, json_bytes, read_json
 from regen_train.schema import Geometry
 from regen_train.shards import DatasetInfo, EncodedSample, ShardWriter, fingerprint_of, load_dataset, write_dataset_info
 from regen_train.shards.dataset import CONSTANTS_NAME, INDEX_NAME, INFO_NAME, decode_constants
-from regen_train.shards.files import file_digest, sync_folder, write_atomically
 from regen_train.shards.tensors import load_tensors
 
 MANIFEST_NAME = "manifest.json"
@@ -81,7 +81,7 @@ def pack_dataset(work: WorkFolder, output: Path, *, max_shard_bytes: int = 1 << 
         shutil.rmtree(build, ignore_errors=True)
         _build(work, manifest, build, max_shard_bytes)
         _move_into_place(build, output)
-        receipt = {"recipe": recipe, "dataset": file_digest(output / INFO_NAME)}
+        receipt = {"recipe": recipe, "dataset": file_sha256(output / INFO_NAME)}
         write_atomically(work.path / _RECEIPT_NAME, json_bytes(receipt))
     return load_dataset(str(output)).info
 
@@ -99,14 +99,14 @@ def _is_packed(work: WorkFolder, output: Path, recipe: str) -> bool:
     receipt, info = read_json(work.path / _RECEIPT_NAME), output / INFO_NAME
     if receipt is None or receipt.get("recipe") != recipe or not info.is_file():
         return False
-    if file_digest(info) != receipt.get("dataset"):
+    if file_sha256(info) != receipt.get("dataset"):
         return False
     try:
         stated = load_dataset(str(output)).info
     except (ValueError, OSError):
         return False
     shards = {shard.name: shard.sha256 for shard in stated.shards}
-    return shards == {path.name: file_digest(path) for path in output.glob(_SHARDS)}
+    return shards == {path.name: file_sha256(path) for path in output.glob(_SHARDS)}
 
 
 def _build(work: WorkFolder, manifest: Manifest, build: Path, max_shard_bytes: int) -> None:
@@ -129,10 +129,10 @@ def _move_into_place(build: Path, output: Path) -> None:
     # Without dataset.json the folder is no dataset: no reader ever sees old and new shards mixed.
     for path in (output / INFO_NAME, *output.glob(_SHARDS)):
         path.unlink(missing_ok=True)
-    sync_folder(output)
+    sync(output)
     for path in (*sorted(build.glob(_SHARDS)), build / INDEX_NAME, build / CONSTANTS_NAME):
         path.replace(output / path.name)
-    sync_folder(output)
+    sync(output)
     (build / INFO_NAME).replace(output / INFO_NAME)
-    sync_folder(output)
+    sync(output)
     build.rmdir()

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from regen_train.files import file_sha256
 from regen_train.preparation.settings import DatasetSettings
 from regen_train.schema import Bucket
 from regen_train.shards import fingerprint_of
 from regen_train.signals import load_signals
-from regen_train.video import ResamplePlan, file_sha256, plan_resample, probe_video, read_times, trim_length
+from regen_train.video import ResamplePlan, plan_resample, probe_video, read_times, trim_length
 
 SIGNAL_FILES = frozenset({"mask.mkv", "pose.safetensors", "depth.mkv", "caption.txt", "signals.json"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v"})

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regen_train.shards.files import file_digest, write_atomically
+from regen_train.files import file_sha256, write_atomically
 
-_LEFTOVERS = ".*.tmp"
+_LEFTOVERS = ".*.tmp*"
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class WorkFolder:
         record, path = read_json(self.path / f"{name}.json"), self.path / f"{name}.safetensors"
         if record is None or record.get("fingerprint") != fingerprint or not path.is_file():
             return None
-        return record if file_digest(path) == record.get("sha256") else None
+        return record if file_sha256(path) == record.get("sha256") else None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

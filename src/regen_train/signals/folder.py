@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 from torch import Tensor
 
+from regen_train.files import file_sha256
 from regen_train.signals import caption as captions
 from regen_train.signals import depth as depths
 from regen_train.signals import mask as masks
 from regen_train.signals import meta as metas
 from regen_train.signals import pose as poses
-from regen_train.video import count_frames, file_sha256, probe_video
+from regen_train.video import count_frames, probe_video
 
 _NOMINAL_FPS = 25
 """Signals go by frame number; the rate their files carry means nothing."""

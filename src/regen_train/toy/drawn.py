@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from regen_train.files import file_sha256
 from regen_train.signals import Poses, write_signals
-from regen_train.video import file_sha256, write_video
+from regen_train.video import write_video
 
 NUM_KEYPOINTS = 133
 _LIMBS = ((5, 7), (7, 9), (6, 8), (8, 10), (11, 13), (13, 15), (12, 14), (14, 16), (5, 11), (6, 12), (5, 6), (11, 12))

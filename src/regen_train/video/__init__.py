@@ -3,7 +3,6 @@
 from regen_train.video.clip import Video, read_resampled, read_times, read_video
 from regen_train.video.decode import Frame, VideoInfo, count_frames, decode_frames, probe_video
 from regen_train.video.encode import write_gray, write_video
-from regen_train.video.files import file_sha256
 from regen_train.video.geometry import (
     CropPlan,
     map_keypoints,
@@ -24,7 +23,6 @@ __all__ = [
     "count_frames",
     "decode_frames",
     "decode_gray",
-    "file_sha256",
     "map_keypoints",
     "plan_crop",
     "plan_resample",

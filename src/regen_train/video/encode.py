@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
-from regen_train.video.files import whole_file
+from regen_train.files import whole_file
 
 Codec = Literal["h264", "ffv1"]
 
