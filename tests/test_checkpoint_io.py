@@ -1,7 +1,6 @@
 """Checkpoint files: whole or absent, found again, never unpickled."""
 
 import logging
-import pickle
 import resource
 import signal
 import zipfile
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from regen_train.callbacks.checkpoint_io import (
+from regen_train.checkpoint_io import (
     AtomicCheckpointIO,
     find_last_checkpoint,
     is_whole,
@@ -76,7 +75,7 @@ def test_one_flipped_byte_makes_a_checkpoint_torn(tmp_path: Path) -> None:
 def test_no_run_no_checkpoint(tmp_path: Path) -> None:
     assert find_last_checkpoint(tmp_path) is None
     assert find_last_checkpoint(tmp_path / "missing") is None
-    with pytest.raises(FileNotFoundError, match="does not exist"):
+    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
         read_checkpoint(tmp_path / "missing.ckpt")
 
 
@@ -89,6 +88,6 @@ def test_a_pickle_in_a_checkpoint_is_not_executed(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": _Bomb()}, tmp_path / "bomb.ckpt")
     assert zipfile.is_zipfile(tmp_path / "bomb.ckpt")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(ValueError, match="more than tensors and plain values"):
         read_checkpoint(tmp_path / "bomb.ckpt")
     assert not (tmp_path / "exploded").exists()

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from regen_train.callbacks import read_checkpoint
+from regen_train.checkpoint_io import read_checkpoint
 from regen_train.schema import Batch
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from regen_train.adapter import load_adapter
-from regen_train.callbacks import read_checkpoint
+from regen_train.checkpoint_io import read_checkpoint
 from regen_train.configs import resolve_arguments
 from regen_train.data import ShardDataModule
 from regen_train.model import LoraSpec, load_wan_vace

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from regen_train.adapter import load_adapter
-from regen_train.callbacks import read_checkpoint
+from regen_train.checkpoint_io import read_checkpoint
 from regen_train.encoders import fold_mask, load_encoders, pack_context
 from regen_train.export import export_checkpoint
 from regen_train.model import LoraSpec, load_wan_vace

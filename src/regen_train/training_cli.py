@@ -11,7 +11,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from regen_train.callbacks import (
-    AtomicCheckpointIO,
     Checkpoints,
     LoraEma,
     Meter,
@@ -20,9 +19,8 @@ from regen_train.callbacks import (
     SigmaLosses,
     StartSummary,
     StepProgress,
-    find_last_checkpoint,
-    refuse_earlier_run,
 )
+from regen_train.checkpoint_io import AtomicCheckpointIO, find_last_checkpoint, refuse_earlier_run
 from regen_train.data import ShardDataModule
 from regen_train.training import VaceModule
 

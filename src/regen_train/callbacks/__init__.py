@@ -1,11 +1,5 @@
 """What happens around training: checkpoints, averages, measurements, pictures."""
 
-from regen_train.callbacks.checkpoint_io import (
-    AtomicCheckpointIO,
-    find_last_checkpoint,
-    read_checkpoint,
-    refuse_earlier_run,
-)
 from regen_train.callbacks.checkpoints import Checkpoints
 from regen_train.callbacks.ema import LoraEma
 from regen_train.callbacks.losses import SigmaLosses
@@ -16,7 +10,6 @@ from regen_train.callbacks.run_config import RunConfig
 from regen_train.callbacks.summary import StartSummary
 
 __all__ = [
-    "AtomicCheckpointIO",
     "Checkpoints",
     "LoraEma",
     "Meter",
@@ -25,7 +18,4 @@ __all__ = [
     "SigmaLosses",
     "StartSummary",
     "StepProgress",
-    "find_last_checkpoint",
-    "read_checkpoint",
-    "refuse_earlier_run",
 ]

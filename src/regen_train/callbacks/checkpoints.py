@@ -10,8 +10,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from regen_train.adapter import save_adapter
-from regen_train.callbacks.checkpoint_io import NAME, list_checkpoints, refuse_earlier_run
 from regen_train.callbacks.undeclared import is_rehearsal
+from regen_train.checkpoint_io import NAME, list_checkpoints, refuse_earlier_run
 from regen_train.files import sync
 from regen_train.training import VaceModule
 

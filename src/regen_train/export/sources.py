@@ -1,16 +1,14 @@
 """What an export starts from: a checkpoint, its moving average, an adapter, or a LoRA file of another tool."""
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import torch
 from torch import Tensor
 
 from regen_train.adapter import Adapter, AdapterMetadata, flatten, load_adapter, parse_factors
+from regen_train.checkpoint_io import read_checkpoint
 from regen_train.model import LoraSpec, WanVace, load_wan_vace
 
 Trainable = Literal["lora", "vace", "all"]
@@ -141,23 +139,10 @@ def _from_checkpoint(path: Path, *, ema: bool) -> TrainedWeights:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            torn = archive.testzip()
-        content = None if torn else torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path}: is torn or no checkpoint of regen_train ({error}); take an earlier one") from error
-    if torn:
-        raise ValueError(f"{path}: is damaged (in {torn}); take an earlier one")
-    if not _is_ours(content):
-        raise ValueError(f"{path}: is no checkpoint of regen_train: it does not say what was trained")
-    return cast(dict[str, Any], content)
-
-
-def _is_ours(content: object) -> bool:
-    return isinstance(content, dict) and isinstance(content.get("regen_train"), dict)
+    content = read_checkpoint(path)
+    if not isinstance(content.get("regen_train"), dict):
+        raise ValueError(f"{path}: is no checkpoint of regen_train: it does not say what was trained")  # noqa: TRY004
+    return content
 
 
 def _spec(source: Adapter | AdapterMetadata) -> LoraSpec:

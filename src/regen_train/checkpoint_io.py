@@ -1,6 +1,7 @@
 """Checkpoint files: written whole or not at all, read without pickle, found again after a crash."""
 
 import logging
+import pickle
 import re
 import zipfile
 from collections.abc import Callable
@@ -53,10 +54,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU with ``weights_only=True``; raises as `AtomicCheckpointIO.load_checkpoint`."""
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} does not exist")
+        raise FileNotFoundError(f"{path}: no such checkpoint")
     if not is_whole(path):
-        raise ValueError(f"checkpoint {path} is torn or not a checkpoint; --ckpt_path last finds the newest whole one")
-    content = torch.load(path, map_location="cpu", weights_only=True)
+        raise ValueError(f"{path}: is torn or not a checkpoint; take an earlier one (--ckpt_path last finds it)")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: holds more than tensors and plain values; it is not read, for that could run code of its maker's"
+        ) from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise ValueError(f"{path} is no training checkpoint: it holds no state_dict")
     return content
