@@ -1,9 +1,11 @@
 """Checkpoint files: whole or absent, found again, never unpickled."""
 
+import contextlib
 import logging
 import resource
 import signal
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,21 +32,23 @@ def test_a_checkpoint_reads_back_and_leaves_nothing_else(tmp_path: Path) -> None
     assert torch.equal(content["state_dict"]["w"], torch.full((1000,), 3.0))
 
 
-@pytest.fixture
-def small_disk() -> object:
-    """Let no file of this process grow beyond 2 kB, as on a full disk."""
+@contextlib.contextmanager
+def small_disk() -> Iterator[None]:
+    """Let no file of this process grow beyond 2 kB, as on a full disk; also not the one that pytest prints into."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, small_disk: object) -> None:
+def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "step-000001.ckpt"
     path.write_bytes(b"earlier")
-    with pytest.raises(OSError, match=r"could not write checkpoint .*step-000001.ckpt.*--ckpt_path last"):
+    with pytest.raises(OSError, match=r"could not write checkpoint .*step-000001.ckpt.*--ckpt_path last"), small_disk():
         AtomicCheckpointIO().save_checkpoint(_checkpoint(1), path)
     assert path.read_bytes() == b"earlier"
     assert list(tmp_path.iterdir()) == [path]

@@ -109,7 +109,8 @@ class ShardCache:
         self._reserve(partial, record.size)
         try:
             self._fetch(partial, record, rows)
-            partial.replace(path)
+            with _locked(self.folder / "cache.lock"):  # who counts the copies meanwhile would miss it under both names
+                partial.replace(path)
             sync(self.folder)
         finally:
             partial.unlink(missing_ok=True)
@@ -165,7 +166,6 @@ class ShardCache:
         """Remove copies, the one used longest ago first, until there is room; tell whether there is."""
         copies = []
         used = 0
-        # In this order: a download that finishes meanwhile counts twice, where the other order would miss it.
         for path in (*self.folder.glob("*.part"), *self.folder.glob("*.tar")):
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
