@@ -1,5 +1,6 @@
 import itertools
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from regen_train.data import (
     Loading,
     ShardDataModule,
 )
+from regen_train.data.opened import clip_of
 from regen_train.schema import Batch, Sample
 
 HELD_OUT = HeldOut(num_samples=3)
@@ -42,6 +44,7 @@ def as_process(module: ShardDataModule, rank: int = 0, world_size: int = 1, *, s
         distributed_sampler_kwargs={"rank": rank, "num_replicas": world_size},
         accumulate_grad_batches=module.global_batch_size // share,
         limit_train_batches=1.0,
+        overfit_batches=0.0,
         global_step=step,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
         state=SimpleNamespace(fn="fit"),
@@ -138,6 +141,35 @@ def test_held_out_samples_are_not_trained_on_and_do_not_depend_on_the_seed(datas
     assert chosen[0] == chosen[1] == chosen[2]
 
 
+def test_no_window_of_a_held_out_clip_is_trained_on(tmp_path: Path) -> None:
+    """Five windows of each of four clips, in two buckets."""
+    windows = (replace(one_of_two_buckets(i), key=f"{i % 4:024x}-{i // 4:04d}") for i in range(20))
+    write_dataset(tmp_path / "windows", windows)
+    for count, num_clips in ((1, 1), (5, 1), (6, 2), (8, 2)):
+        module = as_process(make_module(str(tmp_path / "windows"), validation=HeldOut(num_samples=count)))
+        held_out = {key for batch in module.val_dataloader() for key in batch.keys}
+        trained = {key for batch in take(module, 40) for key in batch.keys}
+        clips = {clip_of(key) for key in held_out}
+        assert (len(held_out), module.num_held_out, len(clips)) == (count, count, num_clips)
+        assert clips.isdisjoint(map(clip_of, trained))
+        assert sum(module.samples_per_bucket.values()) == 20 - 5 * num_clips
+        assert module.state_dict()["samples held out of it"] == 5 * num_clips
+
+
+def test_only_a_key_of_a_window_names_a_clip() -> None:
+    clip = "0123456789ab" * 2
+    assert clip_of(f"{clip}-0000") == clip_of(f"{clip}-12345") == clip
+    others = ["clip-0001", clip, f"{clip}-001", f"{clip[1:]}-0001", f"0{clip}-0001", f"{clip.upper()}-0001"]
+    assert [clip_of(key) for key in others] == others
+
+
+def test_a_hold_out_that_leaves_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "one", [replace(make_sample(i), key=f"{'ab' * 12}-{i:04d}") for i in range(4)])
+    module = make_module(str(tmp_path / "one"), validation=HeldOut(num_samples=1))
+    with pytest.raises(ValueError, match=r"leaves none of .*clips are held out whole and it has 1; prepare more clips"):
+        as_process(module)
+
+
 def test_validation_gives_every_sample_its_prompt_and_weight_once(dataset: str) -> None:
     dropout = Dropout(prompt=1.0, reference=1.0)
     counted: Counter[int] = Counter()
@@ -203,7 +235,7 @@ def test_batch_sizes_are_checked_against_the_trainer(dataset: str) -> None:
     with pytest.raises(ValueError, match=r"4, but 1 processes x .* set --trainer\.accumulate_grad_batches 4"):
         module.setup("fit")
     module.trainer = trainer(accumulate_grad_batches=4, limit_train_batches=6)
-    with pytest.raises(ValueError, match=r"limit_train_batches 6 ends an epoch inside .* use a multiple of 4"):
+    with pytest.raises(ValueError, match="the stream of samples has none; use trainer"):
         module.setup("fit")
     module = make_module(dataset, global_batch_size=16)
     module.trainer = trainer(accumulate_grad_batches=16)

@@ -96,6 +96,7 @@ def test_sigterm_saves_the_step_and_a_resume_goes_on(fit: Fit, tmp_path: Path, m
     stopped = fit("--trainer.max_steps", "4")
     monkeypatch.delenv("TEST_SIGTERM_AT_STEP")
     assert stopped.trainer.global_step == 2
+    assert _record(stopped).held_out == []  # seconds may be left: no validation
     assert signal.getsignal(signal.SIGTERM) == before
     fit("--trainer.max_steps", "4", "--ckpt_path", "last")
     _assert_same_run(tmp_path / "whole", tmp_path / "run")
@@ -152,14 +153,47 @@ def test_a_checkpoint_of_another_base_is_refused(fit: Fit, tmp_path: Path) -> No
     content = read_checkpoint(path)
     content["regen_train"]["base_sha256"] = "0" * 64
     torch.save(content, path)
-    with pytest.raises(ValueError, match=r"trained on base .* with hash 0000.*set model.pretrained"):
+    with pytest.raises(ValueError, match=r"base_sha256: the checkpoint has '0000.*, this run"):
         fit("--trainer.max_steps", "2", "--ckpt_path", "last")
 
 
-def test_a_checkpoint_of_another_lora_is_refused_by_name(fit: Fit) -> None:
+def test_a_checkpoint_of_another_run_is_refused_with_every_difference(fit: Fit) -> None:
     fit("--trainer.max_steps", "1")
-    with pytest.raises(ValueError, match=r"vace_blocks.*proj_out"):
-        fit("--trainer.max_steps", "2", "--ckpt_path", "last", "--model.lora.targets", "all")
+    other = ("--model.lora.alpha", "40", "--data.variant", "structall", "--model.recipe", "logit_normal")
+    with pytest.raises(ValueError, match=r"alpha: the checkpoint has 4.0, this run 40.0") as caught:
+        fit("--trainer.max_steps", "2", "--ckpt_path", "last", *other)
+    assert "variant: the checkpoint has 'structhuman', this run 'structall'" in str(caught.value)
+    assert "recipe: " in str(caught.value)
+    assert "rank" not in str(caught.value)
+
+
+def test_a_run_that_branches_off_is_refused(fit: Fit, tmp_path: Path) -> None:
+    fit("--trainer.max_steps", "4", "--checkpoint.every_n_steps", "2")
+    earlier = str(tmp_path / "run" / "step-000002.ckpt")
+    with pytest.raises(FileExistsError, match=r"holds step-000004.ckpt, which .*step-000002.ckpt does not lead to"):
+        fit("--trainer.max_steps", "3", "--ckpt_path", earlier)
+    elsewhere = fit(
+        "--trainer.max_steps", "3", "--ckpt_path", earlier, "--trainer.default_root_dir", str(tmp_path / "b")
+    )
+    assert elsewhere.trainer.global_step == 3
+
+
+def test_torn_checkpoints_alone_are_no_start(fit: Fit, tmp_path: Path) -> None:
+    fit("--trainer.max_steps", "1")
+    only = tmp_path / "run" / "step-000001.ckpt"
+    only.write_bytes(only.read_bytes()[:100])
+    with pytest.raises(ValueError, match="all checkpoints in .* are torn; move them away"):
+        fit("--trainer.max_steps", "2", "--ckpt_path", "last")
+
+
+def test_a_preview_without_a_vae_is_refused_before_training(fit: Fit, tmp_path: Path, tiny_model: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"previews need a VAE: .*preview.num_clips 0"):
+        fit("--model.pretrained", "random:tiny", "--preview.num_clips", "1", "--trainer.max_steps", "1")
+
+
+def test_low_precision_weights_are_refused(fit: Fit) -> None:
+    with pytest.raises(ValueError, match=r"trainer\.precision must be 32-true or bf16-mixed, got bf16-true"):
+        fit("--trainer.max_steps", "1", "--trainer.precision", "bf16-true")
 
 
 def test_a_dataset_of_another_vae_is_refused(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:

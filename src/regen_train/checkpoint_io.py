@@ -84,19 +84,43 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def find_last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint of a run, warning of each torn one that is passed over."""
-    for path in reversed(list_checkpoints(folder)):
+    """Return the newest whole checkpoint of a run, warning of each torn one that is passed over.
+
+    Raises:
+        ValueError: There are checkpoints, and all are torn.
+    """
+    checkpoints = list_checkpoints(folder)
+    for path in reversed(checkpoints):
         if is_whole(path):
             return path
         log.warning("checkpoint %s is torn: passing it over for an older one", path)
+    if checkpoints:
+        raise ValueError(f"all checkpoints in {folder} are torn; move them away to start at step 0")
     return None
 
 
-def refuse_earlier_run(folder: Path) -> None:
-    """Raise FileExistsError if a folder holds the checkpoints of a run that a new one would write over."""
+def refuse_other_run(folder: Path, *, continued_from: str | Path | None) -> None:
+    """Refuse to write among checkpoints that the new run does not continue.
+
+    Args:
+        folder: Of the new run.
+        continued_from: The checkpoint it resumes from, None for a start at step 0.
+
+    Raises:
+        FileExistsError: The folder holds whole checkpoints that are no predecessors of the one continued.
+    """
     existing = list_checkpoints(folder)
-    if existing:
+    if continued_from is None and existing:
         raise FileExistsError(
             f"{folder} holds checkpoints of an earlier run, the newest {existing[-1].name}; continue it with "
             "--ckpt_path last, or choose another folder with --trainer.default_root_dir"
+        )
+    start = Path(continued_from).resolve() if continued_from is not None else None
+    steps = [path.resolve() for path in existing]
+    newer = steps[steps.index(start) + 1 :] if start in steps else steps
+    whole = [path.name for path in newer if is_whole(path)]
+    if whole:
+        raise FileExistsError(
+            f"{folder} holds {', '.join(whole)}, which {continued_from} does not lead to; continue with "
+            "--ckpt_path last, move them away, or choose another folder with --trainer.default_root_dir"
         )

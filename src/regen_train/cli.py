@@ -8,7 +8,7 @@ import warnings
 COMMANDS = {
     "fit": "train a LoRA: regen_train fit --config structhuman.yaml [--ckpt_path last] [--trainer.devices 8] ...",
     "validate": "loss on the held-out clips at fixed noise: regen_train validate --config X --ckpt_path last",
-    "test": "the same on data.val_path, under the name test",
+    "test": "the same, logged under the name test; data.validation.path names a dataset of its own",
     "export": "weights for other tools: regen_train export --checkpoint runs/x/last.ckpt --output exported",
     "demo": "the whole way from frames to exported weights, tiny, on CPU",
 }

@@ -52,7 +52,7 @@ def shift_sigma(sigma: Float[Tensor, "*s"], flow_shift: float) -> Float[Tensor, 
 
     Source: Esser et al. 2024, arXiv 2403.03206, eq. 23, with s = sqrt(m / n).
     """
-    return flow_shift * sigma / (1 + (flow_shift - 1) * sigma)
+    return (flow_shift * sigma / (1 + (flow_shift - 1) * sigma)).clamp_max(1)  # the quotient can round above 1
 
 
 def sample_sigma(quantile: Float[Tensor, " b"], recipe: FlowRecipe) -> Float[Tensor, " b"]:
@@ -73,7 +73,7 @@ def sample_sigma(quantile: Float[Tensor, " b"], recipe: FlowRecipe) -> Float[Ten
         tiny = torch.finfo(quantile.dtype).eps
         normal = torch.special.ndtri((1 - quantile).clamp(tiny, 1 - tiny))
         sigma = torch.sigmoid(recipe.logit_mean + recipe.logit_std * normal)
-    return shift_sigma(sigma, recipe.flow_shift).clamp_max(1)  # the quotient can round above 1
+    return shift_sigma(sigma, recipe.flow_shift)
 
 
 def interpolate(

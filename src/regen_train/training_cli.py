@@ -20,7 +20,7 @@ from regen_train.callbacks import (
     StartSummary,
     StepProgress,
 )
-from regen_train.checkpoint_io import AtomicCheckpointIO, find_last_checkpoint, refuse_earlier_run
+from regen_train.checkpoint_io import AtomicCheckpointIO, find_last_checkpoint, refuse_other_run
 from regen_train.data import ShardDataModule
 from regen_train.training import VaceModule
 
@@ -92,16 +92,22 @@ class TrainingCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
-        """Check what Lightning would take silently, and find the newest whole checkpoint."""
+        """Check what Lightning would take silently, find the newest whole checkpoint, refuse another run's folder."""
+        config = self.config_init["fit"]
+        faults = []
         if self.trainer.max_steps < 1:
-            raise ValueError(
-                "trainer.max_steps must say after how many steps to stop: the stream of samples has no end"
+            faults.append("trainer.max_steps must say after how many steps to stop: the stream of samples has no end")
+        precision = str(config["trainer"].get("precision") or "32-true")
+        if precision not in ("32-true", "32", "bf16-mixed", "16-mixed"):
+            faults.append(
+                f"trainer.precision must be 32-true or bf16-mixed, got {precision}: what learns stays in fp32, and the "
+                "base's own precision is model.dtype"
             )
-        if self.config_init["fit"].get("ckpt_path") is None and not self.config_init["fit"]["trainer"].get(
-            "fast_dev_run"
-        ):
-            refuse_earlier_run(Path(self.trainer.default_root_dir))  # before minutes go into loading the base
+        if faults:
+            raise ValueError("; ".join(faults))
         self._resolve_last("fit", required=False)
+        if not config["trainer"].get("fast_dev_run"):  # before minutes go into loading the base
+            refuse_other_run(Path(self.trainer.default_root_dir), continued_from=config.get("ckpt_path"))
 
     def before_validate(self) -> None:
         """Find the newest whole checkpoint."""

@@ -1,6 +1,7 @@
 """When a run writes checkpoints and adapters, and how it stops when told to."""
 
 import logging
+import os
 import signal
 from pathlib import Path
 from types import FrameType
@@ -11,7 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from regen_train.adapter import save_adapter
 from regen_train.callbacks.undeclared import is_rehearsal
-from regen_train.checkpoint_io import NAME, list_checkpoints, refuse_earlier_run
+from regen_train.checkpoint_io import NAME, list_checkpoints, refuse_other_run
 from regen_train.files import sync
 from regen_train.training import VaceModule
 
@@ -44,8 +45,7 @@ class Checkpoints(Checkpoint):
         folder = Path(trainer.default_root_dir)
         if is_rehearsal(trainer):
             return
-        if trainer.ckpt_path is None:
-            refuse_earlier_run(folder)
+        refuse_other_run(folder, continued_from=trainer.ckpt_path)
         if trainer.is_global_zero:
             for torn in folder.glob(".*.tmp*"):
                 torn.unlink(missing_ok=True)
@@ -57,6 +57,9 @@ class Checkpoints(Checkpoint):
         self._previous_handler = signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        if self._told_to_stop:  # told again: leave at once, such as from a collective that another process left
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
         self._told_to_stop = True
 
     def on_train_batch_end(
@@ -65,12 +68,31 @@ class Checkpoints(Checkpoint):
         """Save when due, or when any process was told to stop."""
         if trainer.global_step == self._saved_step or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        stop = trainer.strategy.reduce_boolean_decision(self._told_to_stop, all=False)
+        stop = self._anyone_told_to_stop(trainer)
         if stop or trainer.global_step % self.every_n_steps == 0:
             self._save(trainer, pl_module)
         if stop:
             log.warning("told to stop (SIGTERM): saved step %d; continue with --ckpt_path last", trainer.global_step)
             trainer.should_stop = True
+            # Lightning validates before it stops, and there may be seconds left
+            trainer.fit_loop.epoch_loop._skip_next_val = True
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Cut a validation short when told to stop; the step after it is saved."""
+        if trainer.state.fn == "fit" and self._anyone_told_to_stop(trainer):
+            raise StopIteration  # ends the evaluation loop
+
+    def _anyone_told_to_stop(self, trainer: L.Trainer) -> bool:
+        """Whether any process was; all must ask at the same place."""
+        return bool(trainer.strategy.reduce_boolean_decision(self._told_to_stop, all=False))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the last step and give SIGTERM back."""
@@ -79,8 +101,11 @@ class Checkpoints(Checkpoint):
         self._restore_handler()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give SIGTERM back."""
+        """Give SIGTERM back; end the other processes, which would wait for this one in a collective."""
         self._restore_handler()
+        launcher = trainer.strategy.launcher
+        if trainer.is_global_zero and launcher is not None and not isinstance(exception, KeyboardInterrupt):
+            launcher.kill(signal.SIGKILL)
 
     def _restore_handler(self) -> None:
         if self._previous_handler is not None:
@@ -106,7 +131,7 @@ class Checkpoints(Checkpoint):
         sync(folder)
         if self.keep_last is not None:
             for old in list_checkpoints(folder)[: -self.keep_last]:
-                old.unlink()
+                old.unlink(missing_ok=True)
                 _adapter_path(old).unlink(missing_ok=True)
 
 

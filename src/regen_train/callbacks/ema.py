@@ -13,7 +13,7 @@ class LoraEma(L.Callback):
     """Keeps an exponential moving average of what learns, in fp32 on the model's device; validation and test run on it.
 
     The decay warms up as (1 + step) / (10 + step), so that short runs are not stuck at their start. The average is
-    saved in every checkpoint as ``ema_state_dict`` and exported with ``regen_train export --ema true``.
+    saved in every checkpoint as ``ema_state_dict`` and exported with ``regen_train export --ema``.
 
     Args:
         decay: Share of the average kept at each optimizer step; 0 switches the average off.
@@ -70,7 +70,7 @@ class LoraEma(L.Callback):
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the average beside the weights."""
-        if self._average:
+        if self.decay and self._average:
             checkpoint["ema_state_dict"] = {f"model.{name}": value for name, value in self._average.items()}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -14,35 +14,48 @@ NUM_BINS = 5
 
 
 class SigmaLosses(L.Callback):
-    """Logs the velocity error by noise level.
+    """Logs the loss, and the velocity error by noise level; all means are over all processes.
 
-    ``train/error_sigma_0.0-0.2`` and so on average what was drawn since the last log; ``val/loss_sigma_0.1`` and so on
-    are taken at fixed noise, so they compare across steps and runs; ``val/loss`` is their mean.
+    ``train/loss`` and ``train/error_sigma_0.0-0.2`` and so on average what was drawn since the last log.
+    ``val/loss_sigma_0.1`` and so on are taken at fixed noise, so they compare across steps and runs of one seed;
+    ``val/loss`` is their mean.
     """
 
     def __init__(self) -> None:
-        self._train = torch.zeros(2, NUM_BINS, dtype=torch.float64)
+        self._train = torch.zeros(2, NUM_BINS + 1, dtype=torch.float64)  # the last column is the loss
         self._held_out = torch.zeros(2, len(VALIDATION_SIGMAS), dtype=torch.float64)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start from nothing, on the module's device, so that no step waits for a copy."""
+        self._train = torch.zeros_like(self._train, device=pl_module.device)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add a microbatch to its bins; log them with the other metrics."""
-        bins = (outputs["sigma"] * NUM_BINS).long().clamp_max(NUM_BINS - 1).cpu()
-        self._train[0].index_add_(0, bins, outputs["error"].double().cpu())
-        self._train[1].index_add_(0, bins, torch.ones_like(bins, dtype=torch.float64))
+        """Add a microbatch; log what was added since the last time."""
+        bins = (outputs["sigma"] * NUM_BINS).long().clamp_max(NUM_BINS - 1)
+        ones = torch.ones_like(bins, dtype=torch.float64)
+        self._train[0].index_add_(0, bins, outputs["error"].double())
+        self._train[1].index_add_(0, bins, ones)
+        self._train[0, NUM_BINS] += outputs["sample_loss"].double().sum()
+        self._train[1, NUM_BINS] += len(bins)
         ends_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if ends_step and trainer.global_step % log_every_n_steps(trainer) == 0:
-            total, count = self._sum(trainer, pl_module, self._train)
+        step = trainer.global_step
+        if ends_step and (step % log_every_n_steps(trainer) == 0 or step == trainer.max_steps):
+            self._log_train(trainer, pl_module)
             self._train.zero_()
-            width = 1 / NUM_BINS
-            means = {
-                f"train/error_sigma_{i * width:.1f}-{(i + 1) * width:.1f}": float(total[i] / count[i])
-                for i in range(NUM_BINS)
-                if count[i]
-            }
-            for logger in trainer.loggers:
-                logger.log_metrics(means, step=trainer.global_step)
+
+    def _log_train(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        total, count = self._sum(trainer, pl_module, self._train)
+        means = (total / count.clamp_min(1)).tolist()
+        shown = {
+            f"train/error_sigma_{i / NUM_BINS:.1f}-{(i + 1) / NUM_BINS:.1f}": means[i]
+            for i in range(NUM_BINS)
+            if count[i]
+        }
+        trainer.callback_metrics["train/loss"] = torch.tensor(means[NUM_BINS])
+        for logger in trainer.loggers:
+            logger.log_metrics(shown | {"train/loss": means[NUM_BINS]}, step=trainer.global_step)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start from nothing."""

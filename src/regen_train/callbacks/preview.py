@@ -55,6 +55,33 @@ class Preview(L.Callback):
         self._clips: list[Batch] = []
         self._validations = 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many validations there were, so that a resumed run keeps its pace."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue counting."""
+        self._validations = int(state_dict["validations"])
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Find the VAE now rather than hours into the run.
+
+        Raises:
+            FileNotFoundError: There is none where the model comes from.
+        """
+        if self.num_clips and trainer.is_global_zero:
+            try:
+                self._load_vae(module_of(trainer), device="cpu")
+            except (FileNotFoundError, ValueError) as error:
+                raise FileNotFoundError(
+                    f"previews need a VAE: {error}; name a pipeline in preview.pretrained, or set preview.num_clips 0"
+                ) from error
+
+    def _load_vae(self, module: VaceModule, *, device: str | torch.device) -> WanVae:
+        if self.pretrained is not None:
+            return load_vae(self.pretrained, device=device)
+        return load_vae(module.pretrained, device=device, revision=module.revision)
+
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget the clips of the last validation."""
         self._clips = []
@@ -77,13 +104,16 @@ class Preview(L.Callback):
         """Paint and write them; the other processes wait."""
         self._validations += 1
         if self.num_clips and trainer.state.fn == "fit" and self._validations % self.every_n_validations == 0:
-            assert isinstance(pl_module, VaceModule)
-            if self._clips:
-                vae = load_vae(self.pretrained or pl_module.pretrained, device=pl_module.device)
-                for number, clip in enumerate(self._clips):
-                    self._paint(trainer, vae, clip, number)
-            self._clips = []
-            trainer.strategy.barrier("previews")
+            try:
+                if self._clips:
+                    vae = self._load_vae(module_of(trainer), device=pl_module.device)
+                    for number, clip in enumerate(self._clips):
+                        self._paint(trainer, vae, clip, number)
+            except (OSError, RuntimeError) as error:  # a full disk or GPU must not end the training
+                log.warning("no preview at step %d: %s", trainer.global_step, error)
+            finally:
+                self._clips = []
+                trainer.strategy.barrier("previews")
 
     def _paint(self, trainer: L.Trainer, vae: WanVae, clip: Batch, number: int) -> None:
         module, data = module_of(trainer), data_of(trainer)

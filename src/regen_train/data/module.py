@@ -212,11 +212,12 @@ class ShardDataModule(L.LightningDataModule):
     def _check_batches(self) -> None:
         accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else self._num_microbatches()
         self._place().check_factors(self.global_batch_size, accumulate)
-        limit = self.trainer.limit_train_batches if self.trainer is not None else 1.0
-        if isinstance(limit, int) and limit % accumulate:
+        if self.trainer is not None and (
+            self.trainer.limit_train_batches != 1.0 or vars(self.trainer).get("overfit_batches")
+        ):
             raise ValueError(
-                f"trainer.limit_train_batches {limit} ends an epoch inside an optimizer step of {accumulate} batches; "
-                f"use a multiple of {accumulate}"
+                "trainer.limit_train_batches and overfit_batches cut epochs, and the stream of samples has none; "
+                "use trainer.max_steps to train less"
             )
 
     def _num_microbatches(self) -> int:

@@ -33,7 +33,7 @@ def check_dataset(info: DatasetInfo, geometry: Geometry, pretrained: str, revisi
     }
     vae = _vae_sha256(pretrained, revision)
     if vae is None:
-        log.info("%s brings no VAE: cannot check that the dataset's latents are from its own", pretrained)
+        log.warning("%s: found no VAE, so cannot check that the dataset's latents are of its own", pretrained)
     else:
         pairs["encoder.vae_sha256"] = (info.encoder.get("vae_sha256"), vae)
     faults = [

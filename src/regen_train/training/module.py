@@ -24,6 +24,8 @@ RECIPES = {
     "rectified_flow": FlowRecipe(sigma="uniform", flow_shift=1.0, weight="none"),
     "logit_normal": FlowRecipe(sigma="logit_normal", flow_shift=1.0, weight="none"),
 }
+_LORA_IDENTITY = ["rank", "alpha", "targets", "use_dora", "use_rslora"]
+_RUN_IDENTITY = ["variant", "recipe"]
 VALIDATION_SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
@@ -100,11 +102,14 @@ class VaceModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the mean loss of a microbatch, and each sample's error and sigma for the callbacks."""
+        """Return the mean loss of a microbatch, and what the callbacks show of each sample."""
         losses = self.losses(batch)
-        loss = losses.loss.mean()
-        self.log("train/loss", loss.detach(), prog_bar=True, sync_dist=True, batch_size=len(batch))
-        return {"loss": loss, "error": losses.error.detach(), "sigma": losses.sigma}
+        return {
+            "loss": losses.loss.mean(),
+            "sample_loss": losses.loss.detach(),
+            "error": losses.error.detach(),
+            "sigma": losses.sigma,
+        }
 
     def losses(self, batch: Batch) -> SampleLosses:
         """Return the losses of a training microbatch, its noise and sigma keyed by the samples' numbers.
@@ -181,24 +186,34 @@ class VaceModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only what learns, and state what it was trained on."""
         checkpoint["state_dict"] = {f"model.{name}": value for name, value in self.wan.trainable_state().items()}
-        checkpoint["regen_train"] = {
-            **dataclasses.asdict(self.metadata()),
-            "pretrained": self.pretrained,
-            "trainable": self.trainable,
-        }
+        checkpoint["regen_train"] = self._stated()
+
+    def _stated(self) -> dict[str, Any]:
+        own = {"pretrained": self.pretrained, "trainable": self.trainable}
+        return dataclasses.asdict(self.metadata()) | own
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse another base or other keys; line Lightning's counters up with the optimizer step.
+        """Refuse a checkpoint of another run; line Lightning's counters up with the optimizer step.
 
         Raises:
-            ValueError: The checkpoint was trained on another base, or its tensors are not the ones that learn here.
+            ValueError: It was trained on another base, with another LoRA, recipe or variant, or its tensors are not
+                the ones that learn here; names every difference.
         """
-        stated = checkpoint.get("regen_train", {})
-        if stated.get("base_sha256") != self.wan.base.sha256:
+        ours, stated = self._stated(), checkpoint.get("regen_train", {})
+        names = ["base_sha256", "trainable"]
+        names += _LORA_IDENTITY if self.lora is not None else []
+        names += _RUN_IDENTITY if self.trainer.state.fn == "fit" else []
+        faults = [
+            f"{name}: the checkpoint has {stated.get(name)!r}, this run {ours[name]!r}"
+            for name in names
+            if stated.get(name) != ours[name]
+        ]
+        if faults:
             raise ValueError(
-                f"the checkpoint was trained on base {stated.get('base_name')!r} with hash "
-                f"{stated.get('base_sha256')}, but model.pretrained={self.pretrained!r} has {self.wan.base.sha256}; "
-                "set model.pretrained (and model.revision) to the base it was trained on"
+                f"the checkpoint is of another run (base {stated.get('base_name')!r}):\n  "
+                + "\n  ".join(faults)
+                + "\nGive it the model and data options it was trained with; to train on with others, start a new run "
+                "from its weights with model.lora.init and the adapter beside the checkpoint"
             )
         # Lightning would pass over names it does not know: the model sets its weights itself and refuses other names
         state = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
