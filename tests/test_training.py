@@ -182,7 +182,7 @@ def test_torn_checkpoints_alone_are_no_start(fit: Fit, tmp_path: Path) -> None:
     fit("--trainer.max_steps", "1")
     only = tmp_path / "run" / "step-000001.ckpt"
     only.write_bytes(only.read_bytes()[:100])
-    with pytest.raises(ValueError, match="all checkpoints in .* are torn; move them away"):
+    with pytest.raises(ValueError, match=r"all checkpoints in .* are torn; move them away"):
         fit("--trainer.max_steps", "2", "--ckpt_path", "last")
 
 
