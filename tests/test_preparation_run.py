@@ -13,6 +13,7 @@ import yaml
 from moving_people import draw_people, replace_people, write_people
 
 from data_prep import encode, pack, run
+from regen_train.data.opened import clip_of
 from regen_train.files import file_sha256
 from regen_train.preparation.work import WorkFolder
 from regen_train.schema import SCHEMA_VERSION, Sample
@@ -74,12 +75,23 @@ def test_clips_become_a_dataset(prepared: Path) -> None:
     assert info.settings["dilation"] == 2
     for sample in read_samples(prepared):
         assert sample.info["schema_version"] == SCHEMA_VERSION
+        assert sample.key == sample.info["fingerprints"]["source"][:24] + "-0000"
         assert sample.info["guard"]["verdict"] == "unchecked"
         assert sample.info["frames"] == {"first": 0, "last": 8, "repeated": 0}
         assert sample.info["depth"] == "files"
         assert len(sample.info["fingerprints"]) == 4
         assert sample.human_coverage.any()
         assert not torch.equal(sample.latents, sample.conditions["structhuman"].reactive)
+
+
+def test_the_windows_of_a_clip_are_known_as_such(arguments: list[str], tmp_path: Path) -> None:
+    for seed, name in enumerate(("a", "b")):
+        write_people(tmp_path / "clips", name, draw_people(seed=seed))
+    assert run.main(["--clips", str(tmp_path / "clips"), "--output", str(tmp_path / "dataset"), *arguments]) == 0
+    keys = [sample.key for sample in read_samples(tmp_path / "dataset")]
+    assert [key[-5:] for key in keys] == ["-0000", "-0001"] * 2
+    assert [clip_of(key) for key in keys] == [key[:24] for key in keys]
+    assert len({clip_of(key) for key in keys}) == 2
 
 
 def test_nothing_written_names_a_clip_a_path_or_a_host(prepared: Path, clips: Path, arguments: list[str]) -> None:

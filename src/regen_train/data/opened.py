@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +12,19 @@ from regen_train.data.conditioning import Variants
 from regen_train.schema import Bucket
 from regen_train.shards import CacheSpec, Dataset, IndexRow, ShardReader, load_dataset
 
+_WINDOW_KEY = re.compile(r"([0-9a-f]{24})-[0-9]{4,}")
+
 
 @dataclass(frozen=True)
 class HeldOut:
     """What validation is measured on.
 
+    Clips are held out whole: no window of a clip that gives a held-out sample is trained on.
+
     Args:
-        path: A dataset of its own; null to hold out samples of the training dataset.
-        num_samples: How many; chosen by a hash of the key, so the same for every seed. 0 takes none of the training
-            dataset, or all of ``path``.
+        path: A dataset of its own; null to hold out clips of the training dataset.
+        num_samples: How many; all windows of one clip before those of the next, in the order of a hash of the clip, so
+            the same for every seed. 0 takes none of the training dataset, or all of ``path``.
     """
 
     path: str | None = None
@@ -38,21 +43,33 @@ class OpenData:
         reader: Of the training dataset.
         held_out_reader: Of the dataset that validation reads from; the same, unless it has one of its own.
         held_out: Samples of the latter to validate on, in the order of bucket and key.
+        taken: Samples of the training dataset that are not trained on: all windows of the held-out clips.
     """
 
     reader: ShardReader
     held_out_reader: ShardReader
     held_out: tuple[int, ...]
+    taken: frozenset[int]
 
     @property
     def num_taken_from_training(self) -> int:
-        """Held-out samples that the training dataset lacks."""
-        return len(self.held_out) if self.held_out_reader is self.reader else 0
+        """Samples of the training dataset that are not trained on."""
+        return len(self.taken)
 
     def training_samples(self) -> dict[Bucket, list[int]]:
-        """Return the samples to train on, by bucket, in the order of their keys."""
-        taken = set(self.held_out) if self.held_out_reader is self.reader else set()
-        return by_bucket(self.reader.dataset.rows, taken)
+        """Return the samples to train on, by bucket, in the order of their keys.
+
+        Raises:
+            ValueError: None is left.
+        """
+        rows = self.reader.dataset.rows
+        if len(self.taken) == len(rows):
+            raise ValueError(
+                f"holding out {len(self.held_out)} samples leaves none of {self.reader.dataset.storage.path} to train "
+                f"on, for clips are held out whole and it has {len({clip_of(row.key) for row in rows})}; prepare more "
+                "clips, lower data.validation.num_samples, or name a dataset for validation: data.validation.path"
+            )
+        return by_bucket(rows, self.taken)
 
     def held_out_buckets(self) -> list[Bucket]:
         """Return the bucket of each held-out sample."""
@@ -93,7 +110,9 @@ def open_data(
         raise ValueError(f"{path} is not what the config describes:\n  " + "\n  ".join(faults))
     reader = ShardReader(training, cache=cache)
     held_out = choose_held_out(source.rows, validation.num_samples or (len(source) if validation.path else 0))
-    return OpenData(reader, reader if source is training else ShardReader(source, cache=cache), tuple(held_out))
+    if source is training:
+        return OpenData(reader, reader, tuple(held_out), whole_clips(training.rows, held_out))
+    return OpenData(reader, ShardReader(source, cache=cache), tuple(held_out), frozenset())
 
 
 def expectation_faults(expect: Mapping[str, Any], content: Mapping[str, Any]) -> list[str]:
@@ -144,10 +163,27 @@ def variant_faults(dataset: Dataset, variants: Variants) -> list[str]:
     ]
 
 
+def clip_of(key: str) -> str:
+    """Return what the keys of all windows of a clip share; a key made elsewhere is a clip of its own."""
+    window = _WINDOW_KEY.fullmatch(key)
+    return window[1] if window else key
+
+
 def choose_held_out(rows: Sequence[IndexRow], count: int) -> list[int]:
-    """Return ``count`` of the rows, chosen by a hash of their keys, in the order of bucket and key."""
-    chosen = sorted(range(len(rows)), key=lambda i: hashlib.sha256(f"held out {rows[i].key}".encode()).digest())
-    return sorted(chosen[:count], key=lambda i: (rows[i].bucket, rows[i].key))
+    """Return ``count`` of the rows, clip by clip in the order of a hash of the clip, sorted by bucket and key."""
+
+    def place(number: int) -> tuple[bytes, str]:
+        key = rows[number].key
+        return hashlib.sha256(f"held out {clip_of(key)}".encode()).digest(), key
+
+    chosen = sorted(range(len(rows)), key=place)[:count]
+    return sorted(chosen, key=lambda i: (rows[i].bucket, rows[i].key))
+
+
+def whole_clips(rows: Sequence[IndexRow], chosen: Iterable[int]) -> frozenset[int]:
+    """Return the rows of all clips that the chosen rows are windows of."""
+    clips = {clip_of(rows[number].key) for number in chosen}
+    return frozenset(number for number, row in enumerate(rows) if clip_of(row.key) in clips)
 
 
 def by_bucket(rows: Sequence[IndexRow], excluded: Collection[int]) -> dict[Bucket, list[int]]:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 COMPOSITION_VERSION = 1
 """Goes up whenever the same clip, signals and settings give other pictures, so that old samples are made again."""
 
-_KEY_DIGITS = 32
+_SOURCE_DIGITS = 24
 UNCHECKED = {"verdict": "unchecked", "reasons": ["no gate has inspected this clip"]}
 
 
@@ -179,7 +179,8 @@ class _Stage:
         write_manifest(work, manifest)
 
     def _key(self, plan: ClipPlan, number: int) -> str:
-        return salted(self.sources.salt, "sample", plan.source_sha256, str(number))[:_KEY_DIGITS]
+        """Return the key of a window; by its first part `regen_train.data.opened.clip_of` knows the clip."""
+        return f"{salted(self.sources.salt, 'source', plan.source_sha256)[:_SOURCE_DIGITS]}-{number:04d}"
 
     def _info(self, plan: ClipPlan, window: tuple[int, ...]) -> dict[str, Any]:
         """Return what the sample's json states: nothing that names the clip to those without the salt."""
