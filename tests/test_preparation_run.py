@@ -290,7 +290,7 @@ def test_without_depth_there_is_no_structall(
     assert load_dataset(str(tmp_path / "dataset")).info.conditions == ("structhuman",)
     with pytest.raises(SystemExit, match="2"):
         run.main([*command, "--conditions", "[structall]"])
-    assert "structall: needs depth for every clip" in capsys.readouterr().err
+    assert "structall: needs depth for every clip, and there is none for without.mkv; bring" in capsys.readouterr().err
     assert load_dataset(str(tmp_path / "dataset")).info.conditions == ("structhuman",)
     assert run.main([*command, "--standin_depth", "vertical_gradient"]) == 0
     info = load_dataset(str(tmp_path / "dataset")).info

@@ -35,12 +35,18 @@ def test_geometry_names_every_bucket_that_does_not_fit() -> None:
 
 
 def test_conditions_without_depth() -> None:
-    assert DatasetSettings().resolve(has_depth=True) == ("structhuman", "structall")
-    assert DatasetSettings().resolve(has_depth=False) == ("structhuman",)
+    lacking = [f"{number}.mp4" for number in range(7)]
+    assert DatasetSettings().resolve(lacking_depth=[]) == ("structhuman", "structall")
+    assert DatasetSettings().resolve(lacking_depth=lacking) == ("structhuman",)
+    standin = DatasetSettings(standin_depth="vertical_gradient")
+    assert standin.resolve(lacking_depth=lacking) == ("structhuman", "structall")
     asked = DatasetSettings(conditions=("pose", "structall", "depth"))
-    assert asked.resolve(has_depth=True) == ("pose", "structall", "depth")
-    with pytest.raises(ValueError, match=r"structall, depth: .*--standin_depth vertical_gradient"):
-        asked.resolve(has_depth=False)
+    assert asked.resolve(lacking_depth=[]) == ("pose", "structall", "depth")
+    named = r"structall, depth: .*none for 0\.mp4, .*, 4\.mp4 and 2 more; bring .*--standin_depth vertical_gradient"
+    with pytest.raises(ValueError, match=named):
+        asked.resolve(lacking_depth=lacking)
+    with pytest.raises(ValueError, match=r"none for 0\.mp4, 1\.mp4; bring"):
+        asked.resolve(lacking_depth=lacking[:2])
 
 
 def test_settings_are_plain_and_samples_answer_only_for_what_shapes_them() -> None:

@@ -115,7 +115,7 @@ def encode_clips(sources: Sources, settings: DatasetSettings, encoders: WanEncod
 
 def _decide_conditions(survey: Survey, settings: DatasetSettings) -> tuple[str, ...]:
     lacking = [plan.path.name for plan in survey.plans if not plan.has_depth]
-    conditions = settings.resolve(has_depth=not lacking or settings.standin_depth is not None)
+    conditions = settings.resolve(lacking_depth=lacking)
     if lacking and DEPTH_CONDITIONS & set(conditions):
         logger.warning("stand-in depth %s for %d clips: %s", settings.standin_depth, len(lacking), ", ".join(lacking))
     elif lacking and settings.conditions is None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,7 @@ DEFAULT_CONDITIONS: tuple[ConditionName, ...] = ("structhuman", "structall")
 DEPTH_CONDITIONS = frozenset({"structall", "depth"})
 # These choose which clips and windows are taken, not what a sample holds: changing them re-encodes nothing.
 _CHOOSING_FIELDS = ("sizes", "num_frames", "min_frames", "max_windows_per_clip", "allow_slow_source")
+_MAX_NAMED_CLIPS = 5
 
 
 @dataclass(frozen=True)
@@ -78,22 +80,25 @@ class DatasetSettings:
         if faults:
             raise ValueError("the model cannot take these buckets: " + "; ".join(faults))
 
-    def resolve(self, *, has_depth: bool) -> tuple[ConditionName, ...]:
+    def resolve(self, *, lacking_depth: Sequence[str]) -> tuple[ConditionName, ...]:
         """Return the conditions that the whole dataset gets.
 
         Args:
-            has_depth: Whether every clip of the dataset has depth files, or a stand-in is named.
+            lacking_depth: Names of the clips without depth files; they need none if a stand-in is named.
 
         Raises:
             ValueError: A condition that needs depth was asked for by name, and depth is missing.
         """
         wanted = DEFAULT_CONDITIONS if self.conditions is None else self.conditions
+        has_depth = not lacking_depth or self.standin_depth is not None
         possible = tuple(name for name in wanted if has_depth or name not in DEPTH_CONDITIONS)
         if self.conditions is not None and possible != wanted:
             missing = ", ".join(name for name in wanted if name not in possible)
+            clips, more = ", ".join(lacking_depth[:_MAX_NAMED_CLIPS]), len(lacking_depth) - _MAX_NAMED_CLIPS
+            clips += f" and {more} more" if more > 0 else ""
             raise ValueError(
-                f"{missing}: needs depth for every clip; bring depth.mkv for the clips that lack it, leave the "
-                "condition out of --conditions, or ask for a stand-in by name: --standin_depth vertical_gradient"
+                f"{missing}: needs depth for every clip, and there is none for {clips}; bring their depth.mkv, leave "
+                "the condition out of --conditions, or ask for a stand-in by name: --standin_depth vertical_gradient"
             )
         return possible
 
