@@ -31,6 +31,7 @@ METADATA = AdapterMetadata(
     variant="structhuman",
     step=16_000,
     recipe={"sigma": "grid", "flow_shift": 5.0},
+    settings={"optimizer": {"lr": 1e-4}, "precision": "bf16"},
 )
 
 
@@ -298,6 +299,7 @@ def test_metadata_must_agree_with_the_tensors(tmp_path):
         ("[1, 2]", "not a json object"),
         ("{", "not a json object"),
         ({"rank": "4", "step": True, "colour": 1}, "colour is unknown.*rank must be int, got '4'.*step must be int"),
+        ({"settings": [1]}, "settings must be dict"),
         ({"base_name": None, "alpha": -1}, "base_name must be str"),
         ({"alpha": -1.0}, "must be positive"),
         ({"schema_version": 2}, "schema_version 2, this regen_train reads 1"),

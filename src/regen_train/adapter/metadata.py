@@ -30,6 +30,7 @@ _TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "step": (int, type(None)),
     "weights": (str,),
     "recipe": (dict,),
+    "settings": (dict,),
     "code_version": (str,),
     "schema_version": (int,),
 }
@@ -53,7 +54,8 @@ class AdapterMetadata:
         variant: The condition it was trained on, such as ``structhuman``.
         step: Optimizer steps taken.
         weights: ``raw``, or ``ema`` for the moving average.
-        recipe: Settings of the training worth keeping, as plain json.
+        recipe: Settings of the objective worth keeping, as plain json.
+        settings: Optimizer, loss, data and precision of the training, as plain json.
         code_version: Version of regen_train that trained it.
         schema_version: Version of this record.
     """
@@ -72,6 +74,7 @@ class AdapterMetadata:
     step: int | None = None
     weights: str = "raw"
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     code_version: str = __version__
     schema_version: int = ADAPTER_SCHEMA_VERSION
 

@@ -138,7 +138,7 @@ def model_card(
         base=metadata.base_name,
         variant=metadata.variant or "variant unknown",
         facts="\n".join(f"| {name} | {value} |" for name, value in _facts(metadata, trainable).items()),
-        recipe=json.dumps(dict(metadata.recipe), indent=2, sort_keys=True),
+        recipe=json.dumps({**metadata.recipe, **metadata.settings}, indent=2, sort_keys=True),
         files="\n".join(_row(file, folder) for file in files),
     )
     base = {
