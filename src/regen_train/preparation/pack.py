@@ -11,6 +11,7 @@ from regen_train.preparation.work import WorkFolder, json_bytes, read_json
 from regen_train.schema import Geometry
 from regen_train.shards import DatasetInfo, EncodedSample, ShardWriter, fingerprint_of, load_dataset, write_dataset_info
 from regen_train.shards.dataset import CONSTANTS_NAME, INDEX_NAME, INFO_NAME, decode_constants
+from regen_train.shards.space import needs_space
 from regen_train.shards.tensors import load_tensors
 
 MANIFEST_NAME = "manifest.json"
@@ -41,7 +42,8 @@ class Manifest:
 
 def write_manifest(work: WorkFolder, manifest: Manifest) -> None:
     """Write the manifest into the work folder, where `pack_dataset` looks for it."""
-    write_atomically(work.path / MANIFEST_NAME, json_bytes(asdict(manifest)))
+    with needs_space(work.path / MANIFEST_NAME):
+        write_atomically(work.path / MANIFEST_NAME, json_bytes(asdict(manifest)))
 
 
 def read_manifest(work: WorkFolder) -> Manifest:
@@ -82,7 +84,8 @@ def pack_dataset(work: WorkFolder, output: Path, *, max_shard_bytes: int = 1 << 
         _build(work, manifest, build, max_shard_bytes)
         _move_into_place(build, output)
         receipt = {"recipe": recipe, "dataset": file_sha256(output / INFO_NAME)}
-        write_atomically(work.path / _RECEIPT_NAME, json_bytes(receipt))
+        with needs_space(work.path / _RECEIPT_NAME):
+            write_atomically(work.path / _RECEIPT_NAME, json_bytes(receipt))
     return load_dataset(str(output)).info
 
 

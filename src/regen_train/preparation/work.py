@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from regen_train.files import file_sha256, write_atomically
+from regen_train.shards.space import needs_space
 
 _LEFTOVERS = ".*.tmp*"
 
@@ -62,11 +63,19 @@ class WorkFolder:
         return self._record(name, fingerprint) is not None
 
     def write(self, name: str, entry: WorkEntry, *, fingerprint: str) -> None:
-        """Write an entry; a kill at any moment leaves the old one, the new one, or one that counts as absent."""
+        """Write an entry; a kill at any moment leaves the old one, the new one, or one that counts as absent.
+
+        Raises:
+            OSError: It cannot be written, such as on a full disk, which names the file.
+        """
         digest = hashlib.sha256(entry.payload).hexdigest()
-        write_atomically(self.path / f"{name}.safetensors", entry.payload)
         record = {"fingerprint": fingerprint, "sha256": digest, "info": entry.info}
-        write_atomically(self.path / f"{name}.json", json_bytes(record))
+        for path, data in (
+            (self.path / f"{name}.safetensors", entry.payload),
+            (self.path / f"{name}.json", json_bytes(record)),
+        ):
+            with needs_space(path):
+                write_atomically(path, data)
 
     def read(self, name: str, *, fingerprint: str) -> WorkEntry:
         """Return an entry.

@@ -16,6 +16,7 @@ from regen_train.files import write_atomically
 from regen_train.schema import SCHEMA_VERSION, Bucket, Geometry
 from regen_train.shards.checks import condition_names, layout_faults, masked_condition_names
 from regen_train.shards.index import IndexedSample, IndexedShard, IndexRow, ShardRecord, encode_index
+from regen_train.shards.space import needs_space
 
 INFO_NAME = "dataset.json"
 INDEX_NAME = "index.parquet"
@@ -105,6 +106,7 @@ def write_dataset_info(
 
     Raises:
         ValueError: The samples do not belong together, or not to this encoder and these settings; names every fault.
+        OSError: The disk is full; names the file.
     """
     samples = [sample for shard in shards for sample in shard.samples]
     encoder, settings = _plain(encoder), _plain(settings)
@@ -129,9 +131,10 @@ def write_dataset_info(
         "files": {INDEX_NAME: _sha256(index), CONSTANTS_NAME: _sha256(stored)},
     }
     info["fingerprint"] = dataset_fingerprint(info, rows)
-    write_atomically(folder / CONSTANTS_NAME, stored)
-    write_atomically(folder / INDEX_NAME, index)
-    write_atomically(folder / INFO_NAME, json.dumps(info, indent=2).encode() + b"\n")
+    sealed = json.dumps(info, indent=2).encode() + b"\n"
+    for name, data in ((CONSTANTS_NAME, stored), (INDEX_NAME, index), (INFO_NAME, sealed)):
+        with needs_space(folder / name):
+            write_atomically(folder / name, data)
     return parse_info_file(_plain(info))
 
 

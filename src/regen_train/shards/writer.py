@@ -12,6 +12,7 @@ from regen_train.schema import Sample
 from regen_train.shards.dataset import INFO_NAME
 from regen_train.shards.index import IndexedShard, duplicate_faults, index_shard
 from regen_train.shards.sample import EncodedSample, encode_sample
+from regen_train.shards.space import needs_space
 
 WRITE_BYTES = 1 << 24
 
@@ -49,6 +50,7 @@ class ShardWriter:
 
         Raises:
             ValueError: The sample cannot be stored; names each fault.
+            OSError: The disk is full; names the shard.
         """
         encoded = encode_sample(sample) if isinstance(sample, Sample) else sample
         num_bytes = len(encoded.payload) + len(encoded.info)
@@ -57,7 +59,8 @@ class ShardWriter:
             self._finish(shard)
             shard = None
         shard = shard or self._start()
-        shard.tar.write({"__key__": encoded.key, "safetensors": encoded.payload, "json": encoded.info})
+        with needs_space(shard.target):
+            shard.tar.write({"__key__": encoded.key, "safetensors": encoded.payload, "json": encoded.info})
         shard.num_samples += 1
         shard.num_bytes += num_bytes
 
@@ -66,6 +69,7 @@ class ShardWriter:
 
         Raises:
             ValueError: A shard, read back, holds something that is no sample, or a key stands twice.
+            OSError: The disk is full; names the shard.
         """
         if self._open:
             self._finish(self._open)
@@ -77,9 +81,9 @@ class ShardWriter:
     def abandon(self) -> None:
         """Drop the shard that is being written; those before it stay."""
         if self._open:
-            with contextlib.suppress(OSError):  # such as the full disk that made us abandon it
-                self._open.tar.close()
-                self._open.file.close()
+            for file in (self._open.tar, self._open.file):
+                with contextlib.suppress(OSError):  # such as the full disk that made us abandon it
+                    file.close()
             self._open.path.unlink(missing_ok=True)
         self._open = None
 
@@ -97,28 +101,30 @@ class ShardWriter:
     def _start(self) -> "_OpenShard":
         from webdataset import TarWriter
 
-        path = self.folder / f".shard-{len(self.shards):06d}.{os.getpid()}.tmp"
+        name = f"shard-{len(self.shards):06d}"
+        path = self.folder / f".{name}.{os.getpid()}.tmp"
         file = path.open("wb", buffering=WRITE_BYTES)  # webdataset writes 10 kB at a time
         # Fixed owner, mode and time: the same samples must give the same bytes.
         tar = TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False, compress=False)
-        self._open = _OpenShard(path, file, tar)
+        self._open = _OpenShard(path, self.folder / f"{name}.tar", file, tar)
         return self._open
 
     def _finish(self, shard: "_OpenShard") -> None:
-        shard.tar.close()
-        shard.file.flush()
-        os.fsync(shard.file.fileno())
-        shard.file.close()
-        path = self.folder / f"shard-{len(self.shards):06d}.tar"
-        shard.path.replace(path)
+        with needs_space(shard.target):
+            shard.tar.close()
+            shard.file.flush()
+            os.fsync(shard.file.fileno())
+            shard.file.close()
+        shard.path.replace(shard.target)
         sync(self.folder)
         self._open = None
-        self.shards.append(index_shard(path))
+        self.shards.append(index_shard(shard.target))
 
 
 @dataclass
 class _OpenShard:
     path: Path
+    target: Path
     file: BinaryIO
     tar: Any
     num_samples: int = 0
