@@ -1,5 +1,6 @@
 """Training through the command line, in this process: what learns, what a loss depends on, what a resume gives."""
 
+import fcntl
 import os
 import signal
 from collections.abc import Callable
@@ -36,7 +37,7 @@ def fit(quick_arguments: list[str]) -> Fit:
 
 
 class Record(L.Callback):
-    """Keeps what a run saw; sends itself SIGTERM in a step, if the environment says so."""
+    """Keeps what a run saw; sends itself a signal in a step, if the environment says so."""
 
     def __init__(self) -> None:
         self.held_out: list[float] = []
@@ -44,8 +45,8 @@ class Record(L.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self.numbers += batch.numbers
-        if str(trainer.global_step) == os.environ.get("TEST_SIGTERM_AT_STEP"):
-            os.kill(os.getpid(), signal.SIGTERM)
+        if str(trainer.global_step) == os.environ.get("TEST_SIGNAL_AT_STEP"):
+            os.kill(os.getpid(), int(os.environ["TEST_SIGNAL"]))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.held_out.append(float(trainer.callback_metrics["val/loss"]))
@@ -89,15 +90,19 @@ def test_a_run_in_two_parts_is_the_run_in_one(fit: Fit, tmp_path: Path) -> None:
     _assert_same_run(Path(whole), Path(parts))
 
 
-def test_sigterm_saves_the_step_and_a_resume_goes_on(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_saves_the_step_and_a_resume_goes_on(
+    fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
     fit("--trainer.default_root_dir", str(tmp_path / "whole"), "--trainer.max_steps", "4")
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setenv("TEST_SIGTERM_AT_STEP", "2")
+    before = signal.getsignal(number)
+    monkeypatch.setenv("TEST_SIGNAL", str(number.value))
+    monkeypatch.setenv("TEST_SIGNAL_AT_STEP", "2")
     stopped = fit("--trainer.max_steps", "4")
-    monkeypatch.delenv("TEST_SIGTERM_AT_STEP")
+    monkeypatch.delenv("TEST_SIGNAL_AT_STEP")
     assert stopped.trainer.global_step == 2
     assert _record(stopped).held_out == []  # seconds may be left: no validation
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
     fit("--trainer.max_steps", "4", "--ckpt_path", "last")
     _assert_same_run(tmp_path / "whole", tmp_path / "run")
 
@@ -205,6 +210,24 @@ def test_a_dataset_of_another_vae_is_refused(fit: Fit, monkeypatch: pytest.Monke
 def test_training_needs_an_end(fit: Fit) -> None:
     with pytest.raises(ValueError, match=r"trainer\.max_steps must say after how many steps to stop"):
         fit("--trainer.max_steps", "-1")
+
+
+def test_a_diverged_run_ends_and_leaves_no_broken_checkpoint(fit: Fit, tmp_path: Path) -> None:
+    wild = ("--model.optimizer.lr", "1e30", "--trainer.gradient_clip_val", "0", "--trainer.max_steps", "9")
+    with pytest.raises(ValueError, match=r"train/loss is nan at step 5: the run has diverged"):
+        fit(*wild)
+    with pytest.raises(ValueError, match=r"weights hold NaN or infinity at step 3.*are not saved"):
+        fit(*wild, "--checkpoint.every_n_steps", "3", "--trainer.log_every_n_steps", "100")
+    assert list((tmp_path / "run").glob("step-*")) == []
+
+
+def test_two_runs_do_not_share_a_folder(fit: Fit, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / ".lock").open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(FileExistsError, match="another run is writing into"):
+            fit("--trainer.max_steps", "1")
+    fit("--trainer.max_steps", "1")
 
 
 @pytest.fixture

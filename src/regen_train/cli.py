@@ -28,6 +28,8 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments[0] not in COMMANDS:
         print(_usage(), file=sys.stderr)
         raise SystemExit(f"regen_train: no command {arguments[0]!r}; the commands are {', '.join(COMMANDS)}")
+    # DDP warns on every process that find_unused_parameters costs time; here it is what makes a resume exact
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     _show_log()
     try:
         _run(arguments[0], arguments[1:])

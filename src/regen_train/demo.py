@@ -55,13 +55,19 @@ def run_demo(
         steps: Training steps; half of them before the run is stopped and resumed.
 
     Raises:
-        ValueError: Only one of ``video`` and ``signals`` is given.
+        ValueError: Only one of ``video`` and ``signals`` is given, or they lie in ``output``.
+        FileNotFoundError: There is no such video or signals.
+        FileExistsError: ``output`` holds files that no demo made.
     """
     if (video is None) != (signals is None):
         raise ValueError("--video and --signals come together: a video file, and the folder of its signals")
     folder = Path(output)
-    for made in ("run", "exported", "dataset"):
-        shutil.rmtree(folder / made, ignore_errors=True)
+    for given in (Path(path) for path in (video, signals) if path is not None):
+        if not given.exists():
+            raise FileNotFoundError(f"{given} does not exist")
+        if folder.resolve() in given.resolve().parents:
+            raise ValueError(f"{given} lies in --output {folder}, which the demo makes anew; name another output")
+    _claim(folder)
     demo = Demo(folder, steps)
     _hide_loading_bars()
     demo.do("tiny random Wan VACE", demo.build_model)
@@ -105,7 +111,6 @@ class Demo:
         if video is None or signals is None:
             return f"{len(draw_clips(self.clips, count=6))} drawn clips in {self.clips}"
         source = Path(video)
-        shutil.rmtree(self.clips, ignore_errors=True)
         (self.clips / "signals").mkdir(parents=True)
         shutil.copy(source, self.clips / source.name)
         shutil.copytree(signals, self.clips / "signals" / source.stem)
@@ -164,6 +169,19 @@ class Demo:
         command = [sys.executable, "-m", module, *map(str, arguments)]
         print("$ " + " ".join(["python", *command[1:]]), flush=True)
         subprocess.run(command, check=True)
+
+
+def _claim(folder: Path) -> None:
+    """Make the demo's folder anew; a folder that no demo made is never emptied."""
+    marker = folder / ".regen_train_demo"
+    if folder.exists() and any(folder.iterdir()) and not marker.is_file():
+        raise FileExistsError(
+            f"{folder} holds files that no demo made; name another folder, such as --output demo_output"
+        )
+    for made in ("clips", "dataset", "run", "exported"):
+        shutil.rmtree(folder / made, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.write_text("made by regen_train demo, and emptied by the next one\n")
 
 
 def _hide_loading_bars() -> None:

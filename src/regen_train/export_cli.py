@@ -1,6 +1,6 @@
 """``regen_train export``: options, and the table of what was written."""
 
-from regen_train.export import FORMATS, ExportReport, export_checkpoint
+from regen_train.export import FORMATS, ExportMismatchError, ExportReport, export_checkpoint
 
 
 def main(arguments: list[str]) -> None:
@@ -11,7 +11,11 @@ def main(arguments: list[str]) -> None:
     parser.add_function_arguments(export_checkpoint, skip={"formats", "ema"}, as_positional=False)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), help="what to write")
     parser.add_argument("--ema", action="store_true", help="export the moving average instead of the weights")
-    print(describe(export_checkpoint(**vars(parser.parse_args(arguments)))))
+    try:
+        report = export_checkpoint(**vars(parser.parse_args(arguments)))
+    except ExportMismatchError as error:
+        raise SystemExit(f"regen_train export: nothing was written: {error}") from error
+    print(describe(report))
 
 
 def describe(report: ExportReport) -> str:

@@ -1,11 +1,12 @@
 """When a run writes checkpoints and adapters, and how it stops when told to."""
 
+import fcntl
 import logging
 import os
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
@@ -17,12 +18,14 @@ from regen_train.files import sync
 from regen_train.training import VaceModule
 
 log = logging.getLogger(__name__)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Checkpoints(Checkpoint):
     """Writes ``step-NNNNNN.ckpt`` into the run's folder, and ``last.ckpt`` as a link to the newest.
 
-    Also stops the run cleanly on SIGTERM: the step in progress is finished, a checkpoint written, the process exits.
+    Also stops the run cleanly on SIGTERM and on the first Ctrl-C: the step in progress is finished, a checkpoint
+    written, the process exits.
 
     Args:
         every_n_steps: Optimizer steps between checkpoints; one more is written at the end.
@@ -38,7 +41,8 @@ class Checkpoints(Checkpoint):
         self.every_n_steps, self.keep_last, self.save_adapter = every_n_steps, keep_last, save_adapter
         self._told_to_stop = False
         self._saved_step = -1
-        self._previous_handler: Any = None
+        self._previous_handlers: dict[signal.Signals, Any] = {}
+        self._lock: BinaryIO | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Refuse to write over another run, and remove what a killed write left behind."""
@@ -47,19 +51,20 @@ class Checkpoints(Checkpoint):
             return
         refuse_other_run(folder, continued_from=trainer.ckpt_path)
         if trainer.is_global_zero:
+            self._lock = _lock(folder)
             for torn in folder.glob(".*.tmp*"):
                 torn.unlink(missing_ok=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over SIGTERM from Lightning, whose handler leaves without a checkpoint."""
+        """Take over SIGTERM and Ctrl-C from Lightning, whose handlers leave without a checkpoint."""
         self._saved_step = trainer.global_step
         self._told_to_stop = False
-        self._previous_handler = signal.signal(signal.SIGTERM, self._on_sigterm)
+        self._previous_handlers = {number: signal.signal(number, self._on_signal) for number in _STOP_SIGNALS}
 
-    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._told_to_stop:  # told again: leave at once, such as from a collective that another process left
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         self._told_to_stop = True
 
     def on_train_batch_end(
@@ -72,7 +77,7 @@ class Checkpoints(Checkpoint):
         if stop or trainer.global_step % self.every_n_steps == 0:
             self._save(trainer, pl_module)
         if stop:
-            log.warning("told to stop (SIGTERM): saved step %d; continue with --ckpt_path last", trainer.global_step)
+            log.warning("told to stop: saved step %d; continue with --ckpt_path last", trainer.global_step)
             trainer.should_stop = True
             # Lightning validates before it stops, and there may be seconds left
             trainer.fit_loop.epoch_loop._skip_next_val = True
@@ -95,44 +100,67 @@ class Checkpoints(Checkpoint):
         return bool(trainer.strategy.reduce_boolean_decision(self._told_to_stop, all=False))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the last step and give SIGTERM back."""
+        """Save the last step; give the signals and the folder back."""
         if trainer.global_step != self._saved_step:
             self._save(trainer, pl_module)
-        self._restore_handler()
+        self._let_go()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give SIGTERM back; end the other processes, which would wait for this one in a collective."""
-        self._restore_handler()
+        """Give the signals and the folder back; end the other processes, which would wait for this one."""
+        self._let_go()
         launcher = trainer.strategy.launcher
         if trainer.is_global_zero and launcher is not None and not isinstance(exception, KeyboardInterrupt):
             launcher.kill(signal.SIGKILL)
 
-    def _restore_handler(self) -> None:
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGTERM, self._previous_handler)
-            self._previous_handler = None
+    def _let_go(self) -> None:
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        self._previous_handlers = {}
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if is_rehearsal(trainer):
             return
+        assert isinstance(pl_module, VaceModule)
         folder = Path(trainer.default_root_dir)
+        broken = [name for name, value in pl_module.wan.trained_parameters().items() if not value.isfinite().all()]
+        if broken:
+            raise ValueError(
+                f"{len(broken)} weights hold NaN or infinity at step {trainer.global_step}, such as {broken[0]}; they "
+                f"are not saved, and earlier checkpoints in {folder} are intact"
+            )
         path = folder / NAME.format(step=trainer.global_step)
         trainer.save_checkpoint(path, weights_only=False)  # all that a resume needs, not the weights alone
         self._saved_step = trainer.global_step
         if not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, VaceModule)
-        if self.save_adapter and pl_module.lora is not None:
-            save_adapter(_adapter_path(path), pl_module.wan.lora_state(), pl_module.metadata())
         link = folder / ".last.ckpt.tmp"
         link.unlink(missing_ok=True)
         link.symlink_to(path.name)
         link.replace(folder / "last.ckpt")
         sync(folder)
+        if self.save_adapter and pl_module.lora is not None:
+            save_adapter(_adapter_path(path), pl_module.wan.lora_state(), pl_module.metadata())
         if self.keep_last is not None:
             for old in list_checkpoints(folder)[: -self.keep_last]:
                 old.unlink(missing_ok=True)
                 _adapter_path(old).unlink(missing_ok=True)
+
+
+def _lock(folder: Path) -> BinaryIO:
+    """Claim a run's folder for this process; held until the file is closed, also by a kill."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / ".lock").open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise FileExistsError(
+            f"another run is writing into {folder}; choose another folder with --trainer.default_root_dir"
+        ) from None
+    return file
 
 
 def _adapter_path(checkpoint: Path) -> Path:

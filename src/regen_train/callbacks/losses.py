@@ -1,5 +1,6 @@
 """The loss by noise level: in training by bins of sigma, in validation on a fixed grid."""
 
+import math
 from typing import Any
 
 import lightning as L
@@ -48,6 +49,11 @@ class SigmaLosses(L.Callback):
     def _log_train(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         total, count = self._sum(trainer, pl_module, self._train)
         means = (total / count.clamp_min(1)).tolist()
+        if not math.isfinite(means[NUM_BINS]):  # the same on every process, so all stop
+            raise ValueError(
+                f"train/loss is {means[NUM_BINS]} at step {trainer.global_step}: the run has diverged. Continue from "
+                "an earlier checkpoint in another folder, with a lower model.optimizer.lr or gradient_clip_val 1"
+            )
         shown = {
             f"train/error_sigma_{i / NUM_BINS:.1f}-{(i + 1) / NUM_BINS:.1f}": means[i]
             for i in range(NUM_BINS)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Literal
 
 import lightning as L
@@ -153,6 +154,15 @@ class ShardDataModule(L.LightningDataModule):
         """The condition, or the mix in words."""
         return str(self.variants)
 
+    def describe(self) -> dict[str, Any]:
+        """Return the options that shape what is learned, as plain values."""
+        return {
+            "seed": self.seed,
+            "global_batch_size": self.global_batch_size,
+            "reference": self.reference,
+            "dropout": asdict(self.conditioning.dropout),
+        }
+
     @property
     def position(self) -> int:
         """Samples consumed by finished optimizer steps, over all processes; the same number on each."""
@@ -212,9 +222,9 @@ class ShardDataModule(L.LightningDataModule):
     def _check_batches(self) -> None:
         accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else self._num_microbatches()
         self._place().check_factors(self.global_batch_size, accumulate)
-        if self.trainer is not None and (
-            self.trainer.limit_train_batches != 1.0 or vars(self.trainer).get("overfit_batches")
-        ):
+        if self.trainer is None or vars(self.trainer).get("fast_dev_run"):
+            return
+        if self.trainer.limit_train_batches != 1.0 or vars(self.trainer).get("overfit_batches"):
             raise ValueError(
                 "trainer.limit_train_batches and overfit_batches cut epochs, and the stream of samples has none; "
                 "use trainer.max_steps to train less"

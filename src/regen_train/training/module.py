@@ -180,8 +180,20 @@ class VaceModule(L.LightningModule):
             step=self.trainer.global_step,
             weights=weights,
             recipe=dataclasses.asdict(self.recipe),
+            settings=self._settings(datamodule),
             code_version=regen_train.__version__,
         )
+
+    def _settings(self, datamodule: Any) -> dict[str, Any]:
+        data = {} if datamodule is None else datamodule.describe()
+        clip = self.trainer.gradient_clip_val
+        return data | {
+            "optimizer": dataclasses.asdict(self.optimizer_spec) | {"betas": list(self.optimizer_spec.betas)},
+            "gradient_clip_val": None if clip is None else float(clip),
+            "loss": dataclasses.asdict(self.loss_spec),
+            "base_dtype": self.base_dtype,
+            "precision": str(self.trainer.precision),
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only what learns, and state what it was trained on."""
