@@ -7,10 +7,12 @@ import pytest
 import torch
 from diffusers import WanVACEPipeline, WanVACETransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from regen_train.adapter import ADAPTER_FILE, AdapterMetadata, to_original_names
 from regen_train.export import ExportMismatchError, export_diffusers, export_merged, export_wan
+from regen_train.export.staging import staged
 from regen_train.model import LoraSpec, load_wan_vace
 from regen_train.model.lora import base_state
 
@@ -241,6 +243,42 @@ def test_a_failed_export_leaves_the_earlier_one(tmp_path, monkeypatch):
     export_merged(model, tmp_path, metadata, dtype="fp32")
     assert sorted(before) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
     assert before != {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+    model, metadata = make_trained()
+
+    def full(*_, **__):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(WanVACETransformer3DModel, "save_pretrained", full)
+    with pytest.raises(OSError, match=r"^merged/transformer: could not be written .*No space left.*free some space"):
+        export_merged(model, tmp_path / "new" / "out", metadata)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("regen_train.adapter.files.save_file", full)
+    with pytest.raises(OSError, match=r"could not be written .*No space left.*free some space"):
+        export_wan(model, tmp_path / "out", metadata)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    model, metadata = make_trained()
+    (tmp_path / "file").write_text("kept")
+    for output in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(ValueError, match=r"output must be a folder, got the file .*file$"):
+            export_wan(model, output, metadata)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_tidying_up_does_not_hide_the_error(tmp_path):
+    def fail_beside_a_stranger():
+        with staged(tmp_path / "out"):
+            (tmp_path / "out" / "stranger").touch()
+            raise RuntimeError("the real error")
+
+    with pytest.raises(RuntimeError, match="the real error"):
+        fail_beside_a_stranger()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["stranger"]
 
 
 def test_files_are_as_readable_as_any_other(tmp_path):

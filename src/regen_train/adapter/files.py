@@ -1,7 +1,8 @@
 """Safetensors files of weights: read within limits, written whole or not at all."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -90,14 +91,23 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         temporary = Path(folder, path.name)
         temporary.touch()
         mode = temporary.stat().st_mode
-        try:
+        with as_os_error(path):
             save_file(ready, temporary, {"format": "pt", **metadata})
-        except SafetensorError as error:
-            raise OSError(f"{path}: could not be written ({error}); nothing was left of it") from error
         temporary.chmod(mode)  # safetensors makes files that only their owner can read
         sync(temporary)
         temporary.replace(path)
     sync(path.parent)
+
+
+@contextmanager
+def as_os_error(path: str | Path) -> Iterator[None]:
+    """Turn safetensors' own error, such as on a full disk, into an OSError that names the file."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(
+            f"{path}: could not be written ({error}); nothing was left of it: free some space and try again"
+        ) from error
 
 
 def to_float32(tensor: Tensor) -> Tensor:

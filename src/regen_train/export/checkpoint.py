@@ -8,7 +8,7 @@ from typing import Final, Literal
 from regen_train.adapter import AdapterMetadata
 from regen_train.export.card import CARD_FILE, model_card
 from regen_train.export.sources import TrainedWeights, load_trained, read_trained
-from regen_train.export.staging import staged
+from regen_train.export.staging import require_folder, staged
 from regen_train.export.writing import ExportedFile, export_diffusers, export_merged, export_wan
 from regen_train.pretrained import Precision
 
@@ -58,10 +58,12 @@ def export_checkpoint(
 
     Raises:
         FileNotFoundError: The checkpoint or the base is not found.
-        ValueError: A format cannot carry the weights, or they do not fit the base; all faults are listed.
+        ValueError: ``output`` is a file, the weights are not finite, a format cannot carry them, or they do not fit the
+            base; all faults are listed.
         ExportMismatchError: A reloaded file does not compute what the trained model does.
         OSError: A file could not be written.
     """
+    require_folder(Path(output))
     trained = read_trained(Path(checkpoint), ema=ema)
     check_formats(formats, trained)
     loaded = load_trained(trained, pretrained=pretrained, revision=revision)

@@ -1,7 +1,7 @@
 """Everything or nothing: files get their final names only once all of them are written and checked."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +19,11 @@ def staged(output: Path) -> Iterator[Path]:
 
     Yields:
         The folder to write into.
+
+    Raises:
+        ValueError: ``output`` is a file, or lies in one.
     """
+    require_folder(output)
     missing = [folder for folder in (output, *output.parents) if not folder.exists()]
     output.mkdir(parents=True, exist_ok=True)
     try:
@@ -32,9 +36,21 @@ def staged(output: Path) -> Iterator[Path]:
                 _replace(entry, output / entry.name, aside=Path(name, f"old-{entry.name}"))
             sync(output)
     except BaseException:
-        for folder in missing:
-            folder.rmdir()
+        with suppress(OSError):  # what went wrong above is the error to report
+            for folder in missing:
+                folder.rmdir()
         raise
+
+
+def require_folder(output: Path) -> None:
+    """Refuse an output that is no folder and cannot become one.
+
+    Raises:
+        ValueError: It is a file, or lies in one.
+    """
+    existing = next((path for path in (output, *output.parents) if path.exists()), None)
+    if existing is not None and not existing.is_dir():
+        raise ValueError(f"output must be a folder, got the file {existing}")
 
 
 def _settle(folder: Path) -> None:

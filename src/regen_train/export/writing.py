@@ -19,6 +19,7 @@ from regen_train.adapter import (
     to_original_names,
     write_weights,
 )
+from regen_train.adapter.files import as_os_error
 from regen_train.export.check import (
     Agreement,
     Gate,
@@ -151,7 +152,8 @@ def _write_merged(gate: Gate, folder: Path, metadata: AdapterMetadata, dtype: to
     gate.check_fp32("merged", wrap(model, exact), [])
     module = assign_state(empty_transformer(plain_config(model)), merged, dtype)
     folder.mkdir()
-    module.save_pretrained(folder / "transformer", max_shard_size=SHARD_SIZE)
+    with as_os_error(f"{MERGED_FOLDER}/transformer"):
+        module.save_pretrained(folder / "transformer", max_shard_size=SHARD_SIZE)
     write_weights(folder / MERGED_FILE, _original(module.state_dict()), {"regen_train": metadata.to_json()})
 
 
@@ -213,5 +215,6 @@ def _require_fp32(model: WanVace, what: str) -> None:
 
 
 def _exported(what: str, path: Path, agreement: Agreement) -> ExportedFile:
-    logger.info("%s: reloaded, differs by %.2e, limit %.2e", path, agreement.difference, agreement.limit)
+    # The name alone: while all formats are written, the path is that of a hidden folder.
+    logger.debug("%s: reloaded, differs by %.2e, limit %.2e", path.name, agreement.difference, agreement.limit)
     return ExportedFile(what, path, agreement.difference, agreement.limit)
