@@ -3,7 +3,7 @@
 import json
 import pickle
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,9 +22,10 @@ from regen_train.signals import (
     Poses,
     PoseSource,
     load_signals,
+    stream_signals,
     write_signals,
 )
-from regen_train.video import write_gray, write_video
+from regen_train.video import decode_gray, write_gray, write_video
 
 NUM_FRAMES, HEIGHT, WIDTH = 6, 24, 32
 CAPTION = "Somebody walks through a hall."
@@ -103,6 +104,28 @@ def test_some_frames_can_be_picked(folder: Path, clip: Path) -> None:
     assert signals.num_frames == NUM_FRAMES
     with pytest.raises(ValueError, match=r"mask\.mkv has 6 frames; asked for.*pose\.safetensors has 6 frames; asked"):
         load_signals(folder, indices=[0, 6])
+
+
+def test_windows_are_streamed_with_each_file_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def decode(path: Path) -> Iterator[torch.Tensor]:
+        opened.append(path.name)
+        return decode_gray(path)
+
+    monkeypatch.setattr("regen_train.signals.folder.decode_gray", decode)
+    windows = [(0, 0, 2), (3, 3, 5)]
+    for window, signals in zip(windows, stream_signals(folder, windows), strict=True):
+        expected = load_signals(folder, indices=window)
+        assert torch.equal(signals.mask, expected.mask)
+        assert torch.equal(signals.scores, expected.scores)
+        assert signals.depth is not None
+        assert expected.depth is not None
+        assert torch.equal(signals.depth.int(), expected.depth.int())
+        assert (signals.caption, signals.num_frames) == (CAPTION, NUM_FRAMES)
+    assert sorted(opened) == ["depth.mkv", "mask.mkv"]
+    with pytest.raises(ValueError, match=r"\.mkv ends before frame 6"):
+        next(stream_signals(folder, [(5, 6)]))
 
 
 def test_depth_and_tracks_may_be_missing(folder: Path, clip: Path) -> None:

@@ -27,9 +27,18 @@ from regen_train.conditions import (
 )
 from regen_train.preparation.settings import DEPTH_CONDITIONS, DatasetSettings
 from regen_train.preparation.survey import ClipPlan
-from regen_train.signals import Signals, load_signals
+from regen_train.signals import Signals, stream_signals
 from regen_train.skeleton import default_line_width, draw_pose
-from regen_train.video import CropPlan, Frame, decode_frames, map_keypoints, plan_crop, resize_frames, resize_mask_any
+from regen_train.video import (
+    CropPlan,
+    Frame,
+    decode_frames,
+    map_keypoints,
+    pick_frames,
+    plan_crop,
+    resize_frames,
+    resize_mask_any,
+)
 
 _WITH_SKELETON = frozenset({"structhuman", "structall"})
 _FILLED = frozenset({"structhuman", "structall", "depth"})
@@ -74,9 +83,8 @@ def compose_clip(plan: ClipPlan, settings: DatasetSettings, conditions: Sequence
         ValueError: The clip or its signals are damaged, or a finished condition breaks its promise.
     """
     crop = plan_crop(*plan.size, plan.bucket.height, plan.bucket.width)
-    frames = pick_frames(decode_frames(plan.path), chain(*plan.windows))
-    for window in plan.windows:
-        signals = load_signals(plan.signals, indices=window)
+    frames = pick_frames(decode_frames(plan.path), chain(*plan.windows), what=plan.path)
+    for window, signals in zip(plan.windows, stream_signals(plan.signals, plan.windows), strict=True):
         clip = compose_window(islice(frames, len(window)), signals, crop, settings=settings, conditions=conditions)
         faults = condition_faults(clip, settings)
         if faults:
@@ -118,21 +126,6 @@ def compose_window(
     }
     videos = {name: makers[name]() for name in conditions}
     return ComposedClip(frames=layers.real, conditions=videos, mask=layers.mask, pose=pose)
-
-
-def pick_frames(frames: Iterator[Frame], indices: Iterable[int]) -> Iterator[Frame]:
-    """Yield the frames at ascending indices, a repeated index again; holds one frame.
-
-    Raises:
-        ValueError: The clip ends before an index.
-    """
-    frame = next(frames, None)
-    for index in indices:
-        while frame is not None and frame.index < index:
-            frame = next(frames, None)
-        if frame is None:
-            raise ValueError(f"the clip ends before frame {index}, which its signals cover")
-        yield frame
 
 
 def standin_depth(height: int, width: int) -> Float[Tensor, "h w"]:

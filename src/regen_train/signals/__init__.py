@@ -2,7 +2,7 @@
 
 from regen_train.signals.caption import CaptionFiles, CaptionSource
 from regen_train.signals.depth import DepthFiles, DepthSource
-from regen_train.signals.folder import Signals, load_signals, write_signals
+from regen_train.signals.folder import Signals, load_signals, stream_signals, write_signals
 from regen_train.signals.mask import UNKNOWN_TRACK, MaskFiles, MaskSource
 from regen_train.signals.pose import NUM_KEYPOINTS, PoseFiles, Poses, PoseSource
 
@@ -20,5 +20,6 @@ __all__ = [
     "Poses",
     "Signals",
     "load_signals",
+    "stream_signals",
     "write_signals",
 ]

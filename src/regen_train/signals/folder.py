@@ -2,11 +2,13 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 from torch import Tensor
 
@@ -16,7 +18,7 @@ from regen_train.signals import depth as depths
 from regen_train.signals import mask as masks
 from regen_train.signals import meta as metas
 from regen_train.signals import pose as poses
-from regen_train.video import count_frames, probe_video
+from regen_train.video import count_frames, decode_gray, pick_frames, probe_video
 
 _NOMINAL_FPS = 25
 """Signals go by frame number; the rate their files carry means nothing."""
@@ -89,6 +91,29 @@ def load_signals(
     if faults:
         raise ValueError(f"signals in {folder} cannot be used: " + "; ".join(faults))
     return _assemble(_whole(meta), _whole(mask), _whole(people), _whole(depth), _whole(caption))
+
+
+def stream_signals(folder: str | Path, windows: Sequence[Sequence[int]]) -> Iterator[Signals]:
+    """Read the signals of a clip window by window; decodes each file once and holds one window.
+
+    Args:
+        folder: One that `load_signals` has accepted: its checks of the whole are not made again.
+        windows: The frames of each window, ascending through all of them, repeats allowed.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: A file is damaged, or ends before a frame.
+    """
+    folder = Path(folder)
+    meta, people = metas.read_meta(folder / metas.FILE), poses.read_poses(folder / poses.FILE)
+    caption = captions.read_caption(folder / captions.FILE)
+    mask_path, depth_path = folder / masks.FILE, folder / depths.FILE
+    mask = pick_frames(decode_gray(mask_path), chain(*windows), what=mask_path)
+    depth = pick_frames(decode_gray(depth_path), chain(*windows), what=depth_path) if depth_path.exists() else None
+    for window in windows:
+        size = len(window)
+        depth_now = None if depth is None else torch.stack(list(islice(depth, size)))
+        yield _assemble(meta, torch.stack(list(islice(mask, size))), people.select(window), depth_now, caption)
 
 
 def write_signals(

@@ -12,7 +12,14 @@ from regen_train.video.geometry import (
     resize_mask_any,
 )
 from regen_train.video.gray import decode_gray, read_gray
-from regen_train.video.resample import ResamplePlan, plan_resample, resample_indices, source_fps, trim_length
+from regen_train.video.resample import (
+    ResamplePlan,
+    pick_frames,
+    plan_resample,
+    resample_indices,
+    source_fps,
+    trim_length,
+)
 
 __all__ = [
     "CropPlan",
@@ -24,6 +31,7 @@ __all__ = [
     "decode_frames",
     "decode_gray",
     "map_keypoints",
+    "pick_frames",
     "plan_crop",
     "plan_resample",
     "probe_video",

@@ -117,6 +117,27 @@ def resample_stream(timed: Iterable[tuple[float, _T]], fps: int | float) -> Iter
         count += 1
 
 
+def pick_frames(frames: Iterable[_T], indices: Iterable[int], *, what: object) -> Iterator[_T]:
+    """Yield the frames of a stream that have these numbers, holding one at a time.
+
+    Args:
+        frames: The stream.
+        indices: Numbers from 0, ascending; a repeated one gives its frame again.
+        what: What the frames come from, for the error.
+
+    Raises:
+        ValueError: The stream ends before an index.
+    """
+    numbered, number = enumerate(frames), -1
+    for index in indices:
+        while number < index:
+            try:
+                number, frame = next(numbered)
+            except StopIteration:
+                raise ValueError(f"{what} ends before frame {index}") from None
+        yield frame
+
+
 def trim_length(num_frames: int, temporal_factor: int = 4) -> int:
     """Return the longest ``temporal_factor * n + 1`` that is no longer than ``num_frames``.
 
