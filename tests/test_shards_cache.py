@@ -191,7 +191,7 @@ def test_a_damaged_shard_does_not_enter_the_cache(
 
 def test_a_missing_shard_is_named(whole: Path, tmp_path: Path) -> None:
     fsspec.filesystem("memory").rm("dataset/shard-000003.tar")
-    with pytest.raises(FileNotFoundError, match=rf"shard shard-000003\.tar is missing from {MEMORY}"):
+    with pytest.raises(FileNotFoundError, match=rf"shard shard-000003\.tar is missing from {MEMORY}; restore it"):
         ShardReader(MEMORY, cache=CacheSpec(str(tmp_path / "cache"))).read(7)
 
 

@@ -12,6 +12,8 @@ from toy_dataset import edit, make_sample, reseal, write_dataset
 
 from regen_train.shards import ShardReader, build_index, load_dataset
 
+REMEDY = "restore it from a copy or pack the dataset again"
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -42,7 +44,10 @@ def test_a_missing_dataset_says_how_to_make_one(tmp_path: Path) -> None:
         (lambda c: c["shards"][1].update(name="shard-000000.tar"), ["stands twice"]),
         (lambda c: c["geometry"].update(text_dim=-1, latent_channels=0), ["geometry must be positive integers"]),
         (lambda c: c["geometry"].pop("text_dim"), ["geometry must have"]),
-        (lambda c: c["settings"].update(fps=8), ["is not that of the dataset's content"]),
+        (
+            lambda c: c["settings"].update(fps=8),
+            ["is not that of the dataset's content: dataset.json was edited or belongs to another", REMEDY],
+        ),
         (lambda c: c["buckets"].update({"9x32x48": 3}), ["counts {'9x32x48': 3} samples by bucket"]),
         (lambda c: c["buckets"].update({"huge": 1}), ["a bucket is FRAMESxHEIGHTxWIDTH"]),
         (
@@ -64,7 +69,7 @@ def test_a_lying_dataset_json_is_refused(
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000])
 def test_a_dataset_json_that_is_none_is_refused(dataset: Path, text: str) -> None:
     (dataset / "dataset.json").write_text(text)
-    with pytest.raises(ValueError, match=r"dataset\.json (cannot be read|must be a JSON object)"):
+    with pytest.raises(ValueError, match=rf"dataset\.json (cannot be read|must be a JSON object).*; {REMEDY}"):
         load_dataset(str(dataset))
 
 
@@ -115,7 +120,7 @@ def test_a_missing_shard_is_named(dataset: Path) -> None:
     (dataset / "shard-000001.tar").unlink()
     reader = ShardReader(str(dataset))
     reader.read(0)
-    with pytest.raises(FileNotFoundError, match=r"shard shard-000001\.tar is missing"):
+    with pytest.raises(FileNotFoundError, match=rf"shard shard-000001\.tar is missing from .*; {REMEDY}"):
         reader.read(3)
 
 

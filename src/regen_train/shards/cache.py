@@ -14,7 +14,7 @@ from typing import BinaryIO
 from regen_train.files import sync
 from regen_train.shards.index import IndexRow, ShardRecord
 from regen_train.shards.storage import Storage
-from regen_train.shards.verify import check_digest, map_shard, size_fault
+from regen_train.shards.verify import REMEDY, check_digest, map_shard, size_fault
 
 CHUNK_BYTES = 1 << 22
 RETRY_SECONDS = (1.0, 5.0)
@@ -124,7 +124,7 @@ class ShardCache:
                 with partial.open("rb") as file, map_shard(file, record, where) as mapping:
                     check_digest(mapping, record, rows, where)
             except FileNotFoundError as error:
-                raise FileNotFoundError(f"shard {record.name} is missing from {self.storage.path}") from error
+                raise FileNotFoundError(f"shard {record.name} is missing from {self.storage.path}; {REMEDY}") from error
             except Exception as error:
                 if seconds is None:
                     raise

@@ -21,6 +21,7 @@ from regen_train.shards.dataset import (
 from regen_train.shards.index import SHA256_PATTERN, SHARD_PATTERN, IndexRow, decode_index
 from regen_train.shards.storage import Storage
 from regen_train.shards.tensors import load_tensors
+from regen_train.shards.verify import REMEDY
 
 MAX_BYTES = {INFO_NAME: 1 << 26, INDEX_NAME: 1 << 30, CONSTANTS_NAME: 1 << 30}
 KINDS = {
@@ -96,9 +97,9 @@ def _parse_json(data: bytes, what: str) -> dict[str, Any]:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{what} cannot be read: {error}") from error
+        raise ValueError(f"{what} cannot be read: {error}; {REMEDY}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{what} must be a JSON object, got {type(content).__name__}")  # noqa: TRY004
+        raise ValueError(f"{what} must be a JSON object, got {type(content).__name__}; {REMEDY}")  # noqa: TRY004
     return content
 
 
@@ -189,7 +190,10 @@ def _content_faults(dataset: Dataset) -> list[str]:
     if counts != dict(info.buckets):
         faults.append(f"{INFO_NAME} counts {dict(info.buckets)} samples by bucket, the index {counts}")
     if dataset_fingerprint(dataset.content, dataset.rows) != info.fingerprint:
-        faults.append(f"the fingerprint {info.fingerprint} is not that of the dataset's content")
+        faults.append(
+            f"the fingerprint {info.fingerprint} is not that of the dataset's content: {INFO_NAME} was edited or "
+            f"belongs to another dataset; {REMEDY}"
+        )
     for bucket in sorted({row.bucket for row in dataset.rows}):
         try:
             shape = geometry.latent_shape(bucket)

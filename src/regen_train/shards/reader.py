@@ -14,7 +14,7 @@ from regen_train.shards.index import IndexRow
 from regen_train.shards.loading import Dataset, load_dataset
 from regen_train.shards.sample import build_sample
 from regen_train.shards.tensors import read_header, view_tensors
-from regen_train.shards.verify import check_digest, check_members, map_shard
+from regen_train.shards.verify import REMEDY, check_digest, check_members, map_shard
 
 MAX_OPEN_SHARDS = 256
 
@@ -107,7 +107,9 @@ class ShardReader:
             try:
                 file: BinaryIO = self.dataset.storage.local_path(name).open("rb")
             except FileNotFoundError as error:
-                raise FileNotFoundError(f"shard {name} is missing from {self.dataset.storage.path}") from error
+                raise FileNotFoundError(
+                    f"shard {name} is missing from {self.dataset.storage.path}; {REMEDY}"
+                ) from error
         else:
             file = self._cache.open(record, self._rows[name])
         with file:
