@@ -230,7 +230,24 @@ def test_not_a_number_is_refused(tmp_path):
     state = make_state()
     state["vace_blocks.0.attn1.to_q.lora_A.weight"][0, 0] = torch.inf
     save_file(state, tmp_path / "lora.safetensors")
-    with pytest.raises(ValueError, match=r"attn1\.to_q\.lora_A\.weight holds NaN or infinity"):
+    with pytest.raises(ValueError, match=r"attn1\.to_q\.lora_A\.weight holds NaN or infinity: the run diverged"):
+        load_adapter(tmp_path)
+    save_file({name: tensor * torch.nan for name, tensor in state.items()}, tmp_path / "lora.safetensors")
+    with pytest.raises(ValueError, match=rf"holds NaN or infinity, and so do {len(state) - 1} more tensors"):
+        load_adapter(tmp_path)
+
+
+def test_few_of_many_unknown_keys_are_listed(tmp_path):
+    lora = {f"blocks.{block}.attn1.to_q.lora_A.weight": torch.zeros(4, 8) for block in range(8)}
+    save_file(lora, tmp_path / "lora.safetensors")
+    with pytest.raises(ValueError, match=r"8 keys are no LoRA.*blocks\.4\.attn1\.to_q\.lora_A\.weight and 3 more$"):
+        load_adapter(tmp_path)
+
+
+def test_a_whole_model_is_called_one(tmp_path):
+    model = {f"blocks.{block}.self_attn.q.weight": torch.zeros(8, 8) for block in range(8)}
+    save_file(model, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"this is a whole model, not a LoRA: 8 keys, .* and 3 more$"):
         load_adapter(tmp_path)
 
 
@@ -240,9 +257,12 @@ class Bomb:
 
 
 def test_no_pickle_is_read(tmp_path):
-    for name in ("lora.pt", "lora.safetensors"):
+    for name, message in (
+        ("lora.pt", r"must be a \.safetensors file; .* not read as adapters"),
+        ("lora.safetensors", "not a whole safetensors file|must be a safetensors file of at most"),
+    ):
         (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
-        with pytest.raises(ValueError, match=r"not read as adapters|not a whole safetensors file"):
+        with pytest.raises(ValueError, match=message):
             load_adapter(tmp_path / name)
 
 
@@ -315,5 +335,5 @@ def test_metadata_round_trip_and_base():
     assert AdapterMetadata.from_json(METADATA.to_json()) == METADATA
     METADATA.check_base("a copy", "0" * 64)
     replace(METADATA, base_sha256=None).check_base("any", "1" * 64)
-    with pytest.raises(ValueError, match=r"trained on another base: expected Wan-AI/.* got toy \(sha256 1111"):
+    with pytest.raises(ValueError, match=r"trained on base Wan-AI/.* this base is toy \(sha256 1111.*--pretrained"):
         METADATA.check_base("toy", "1" * 64)

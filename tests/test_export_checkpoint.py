@@ -109,12 +109,47 @@ def test_another_base_is_refused(tmp_path, trained):
     other = random_transformer(random_config("random:tiny"), dtype=torch.float32, seed=1)
     other.save_pretrained(tmp_path / "other")
     path = write_checkpoint(tmp_path / "last.ckpt", model, metadata)
-    with pytest.raises(ValueError, match=r"trained on another base: expected random:tiny .* got other \(sha256"):
+    with pytest.raises(ValueError, match=r"trained on base random:tiny .* this base is other \(sha256"):
         export_checkpoint(path, tmp_path / "out", pretrained=str(tmp_path / "other"))
     save_adapter(tmp_path / "lora" / ADAPTER_FILE, model.lora_state(), metadata)
     spec = replace(SPECS["alpha is not rank"], init=str(tmp_path / "lora"))
-    with pytest.raises(ValueError, match="trained on another base"):
+    with pytest.raises(ValueError, match="the weights with the first hash"):
         load_wan_vace(str(tmp_path / "other"), lora=spec)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folders_last_name_is_not_looked_up_in_the_working_folder(tmp_path, tiny_model, monkeypatch):
+    model, metadata = make_trained(pretrained=str(tiny_model))
+    save_adapter(tmp_path / "lora" / ADAPTER_FILE, model.lora_state(), metadata)
+    (tmp_path / tiny_model.name).symlink_to(tiny_model)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=rf"trained on base {tiny_model.name} .*name it with --pretrained PATH"):
+        export_checkpoint(tmp_path / "lora", tmp_path / "out", ["diffusers"])
+    report = export_checkpoint(tmp_path / "lora", tmp_path / "out", ["diffusers"], pretrained=str(tiny_model))
+    assert report.files[0].path.is_file()
+    path = write_checkpoint(tmp_path / "a.ckpt", model, metadata, pretrained=str(tiny_model))
+    assert read_trained(path, ema=False).base == str(tiny_model)
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_diverged_weights_are_refused(tmp_path, trained, ema):
+    model, metadata = trained
+    good = {f"model.{name}": tensor for name, tensor in model.lora_state().items()}
+    bad = {name: torch.full_like(tensor, torch.nan) for name, tensor in good.items()}
+    parts = {"state_dict": good, "ema_state_dict": bad} if ema else {"state_dict": bad, "ema_state_dict": good}
+    path = write_checkpoint(tmp_path / "a.ckpt", model, metadata, **parts)
+    with pytest.raises(ValueError, match=rf"NaN or infinity \({len(bad)} tensors, first .*take an earlier checkpoint"):
+        export_checkpoint(path, tmp_path / "out", ema=ema)
+    assert read_trained(path, ema=not ema).state
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_overflow_are_not_reported_as_a_fault_of_the_export(tmp_path, trained):
+    model, metadata = trained
+    huge = {f"model.{name}": tensor * 1e30 for name, tensor in model.lora_state().items()}
+    path = write_checkpoint(tmp_path / "a.ckpt", model, metadata, state_dict=huge)
+    with pytest.raises(ValueError, match="computes NaN or infinity: the run diverged"):
+        export_checkpoint(path, tmp_path / "out", ["diffusers"])
     assert not (tmp_path / "out").exists()
 
 
@@ -268,7 +303,7 @@ def test_the_release_is_sampled_and_continued(release, release_velocity, caplog)
 
 def test_the_release_is_converted_and_merged_and_comes_back(release, release_velocity, tmp_path):
     file = release / "step-16000.safetensors"
-    with pytest.raises(ValueError, match="name it with pretrained"):
+    with pytest.raises(ValueError, match=r"does not say what base .* name it with --pretrained PATH"):
         export_checkpoint(file, tmp_path)
     report = export_checkpoint(file, tmp_path, pretrained=str(release / "base"), dtype="fp32")
     merged = WanVACETransformer3DModel.from_pretrained(report.files[2].path)

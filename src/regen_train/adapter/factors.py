@@ -21,6 +21,7 @@ _KEY = re.compile(
     r"|(?P<magnitude>lora_magnitude_vector)(?:\.[^.]+){0,2}"
     r")"
 )
+MAX_LISTED_KEYS: Final = 5
 _SIDES: Final = {"A": "down", "down": "down", "B": "up", "up": "up"}
 
 
@@ -78,7 +79,8 @@ def parse_factors(tensors: Mapping[str, Tensor]) -> LoraFile:
     """Sort a LoRA file's tensors by module and factor.
 
     Raises:
-        ValueError: Keys that are no LoRA on VACE blocks, factors missing or of shapes that do not fit; all are listed.
+        ValueError: Keys that are no LoRA on VACE blocks (the first are listed), factors missing or of shapes that do
+            not fit (all are listed).
     """
     parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
     unknown, twice = [], []
@@ -90,7 +92,7 @@ def parse_factors(tensors: Mapping[str, Tensor]) -> LoraFile:
             twice.append(key)
         else:
             parts[parsed[0]][parsed[1]] = tensor
-    faults = [_explain_unknown(unknown)] if unknown else []
+    faults = [_explain_unknown(unknown, whole=not parts)] if unknown else []
     faults += [f"given twice: {', '.join(sorted(twice))}"] if twice else []
     faults += [f"{module}: {fault}" for module, part in sorted(parts.items()) for fault in _faults(part)]
     faults += [] if tensors else ["the file holds no tensors"]
@@ -159,8 +161,12 @@ def _tool(keys: list[str]) -> Literal["diffusers", "diffsynth", "comfyui"]:
     return "diffusers"
 
 
-def _explain_unknown(keys: list[str]) -> str:
-    text = f"{len(keys)} keys are no LoRA on a projection of a VACE block: {', '.join(sorted(keys))}"
+def _explain_unknown(keys: list[str], *, whole: bool) -> str:
+    more = f" and {len(keys) - MAX_LISTED_KEYS} more" if len(keys) > MAX_LISTED_KEYS else ""
+    listed = f"{', '.join(sorted(keys)[:MAX_LISTED_KEYS])}{more}"
+    if whole and not any(re.search("lora|dora", key) for key in keys) and any(key.endswith(".weight") for key in keys):
+        return f"this is a whole model, not a LoRA: {len(keys)} keys, {listed}"
+    text = f"{len(keys)} keys are no LoRA on a projection of a VACE block: {listed}"
     if any(key.startswith("lora_unet_") for key in keys):
         text += (
             " (lora_unet_ names, where dots and underscores are the same, are not read: convert the file with "

@@ -42,18 +42,22 @@ def read_adapter_file(path: Path) -> WeightFile:
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: Not a whole safetensors file, beyond the limits, or some tensors are not finite floating-point
-            numbers; all such tensors are listed.
+            numbers.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"{path}: must be a .safetensors file; pickled weights (.pt, .bin, .ckpt) are not read as adapters: "
+            "convert them to safetensors with the tool that wrote them"
+        )
     size = path.stat().st_size
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
-    if not path.name.endswith(".safetensors") or header > MAX_HEADER_BYTES or size > MAX_ADAPTER_BYTES:
+    if header > MAX_HEADER_BYTES or size > MAX_ADAPTER_BYTES:
         raise ValueError(
             f"{path}: must be a safetensors file of at most {MAX_ADAPTER_BYTES} bytes with a header of at most "
-            f"{MAX_HEADER_BYTES}, got {size} bytes and a header of {header}; pickled weights (.pt, .bin, .ckpt) are "
-            "not read as adapters: convert them to safetensors with the tool that wrote them"
+            f"{MAX_HEADER_BYTES}, got {size} bytes and a header of {header}"
         )
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -67,7 +71,10 @@ def read_adapter_file(path: Path) -> WeightFile:
             metadata = {key: value for key, value in (file.metadata() or {}).items() if key != "format"}
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole safetensors file ({error}); copy or download it again") from error
-    faults += [f"{name} holds NaN or infinity" for name, value in tensors.items() if not value.isfinite().all()]
+    bad = [name for name, value in tensors.items() if not value.isfinite().all()]
+    if bad:
+        more = f", and so do {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+        faults.append(f"{bad[0]} holds NaN or infinity{more}: the run diverged; take earlier weights")
     if faults:
         raise ValueError(f"{path}: {'; '.join(faults)}")
     return WeightFile(tensors, metadata)

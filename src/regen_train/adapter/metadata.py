@@ -139,9 +139,10 @@ class AdapterMetadata:
         """
         if self.base_sha256 is not None and self.base_sha256 != base_sha256:
             raise ValueError(
-                f"the adapter was trained on another base: expected {self.base_name}"
+                f"the weights were trained on base {self.base_name}"
                 f"{f' at revision {self.base_revision}' if self.base_revision else ''} (sha256 {self.base_sha256}), "
-                f"got {base_name} (sha256 {base_sha256}); load it on {self.base_name}"
+                f"this base is {base_name} (sha256 {base_sha256}): give --pretrained (or --model.pretrained) the "
+                "weights with the first hash"
             )
 
 

@@ -108,8 +108,18 @@ class Gate:
 
     @cached_property
     def expected(self) -> Tensor:
-        """The trained model's velocity."""
-        return velocity_of(self.model, self.probe)
+        """The trained model's velocity.
+
+        Raises:
+            ValueError: It is not finite, so nothing can be compared with it.
+        """
+        velocity = velocity_of(self.model, self.probe)
+        if not velocity.isfinite().all():
+            raise ValueError(
+                "the trained model computes NaN or infinity: the run diverged, or the base is damaged; take an earlier "
+                "checkpoint, or load the base again"
+            )
+        return velocity
 
     @cached_property
     def bf16_distance(self) -> float:

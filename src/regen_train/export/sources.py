@@ -10,6 +10,7 @@ from torch import Tensor
 from regen_train.adapter import Adapter, AdapterMetadata, flatten, load_adapter, parse_factors
 from regen_train.checkpoint_io import read_checkpoint
 from regen_train.model import LoraSpec, WanVace, load_wan_vace
+from regen_train.model.random_init import RANDOM_PREFIX
 
 Trainable = Literal["lora", "vace", "all"]
 
@@ -23,7 +24,7 @@ class TrainedWeights:
         trainable: What was trained.
         lora: How to insert the factors; None unless ``trainable`` is ``lora``.
         metadata: Where they come from; None for files of other tools.
-        base: What to load as the base where the user names none.
+        base: What to load as the base where the user names none; None if that is not known.
         revision: Of ``base``.
     """
 
@@ -52,7 +53,7 @@ def read_trained(path: Path, *, ema: bool) -> TrainedWeights:
 
     Raises:
         FileNotFoundError: Nothing is there.
-        ValueError: It is torn, of another kind, or has no moving average.
+        ValueError: It is torn, of another kind, has no moving average, or holds NaN or infinity.
     """
     if path.suffix == ".ckpt":
         return _from_checkpoint(path, ema=ema)
@@ -65,7 +66,7 @@ def read_trained(path: Path, *, ema: bool) -> TrainedWeights:
         trainable="lora",
         lora=_spec(known or adapter),
         metadata=known,
-        base=known.base_name if known else None,
+        base=_loadable(known.base_name) if known else None,
         revision=known.base_revision if known else None,
     )
 
@@ -84,7 +85,7 @@ def load_trained(trained: TrainedWeights, *, pretrained: str | None, revision: s
     """
     name = pretrained or trained.base
     if name is None:
-        raise ValueError("the LoRA file does not say what base it was trained on: name it with pretrained")
+        raise ValueError(f"{_where_from(trained.metadata)}: name it with --pretrained PATH")
     try:
         model = load_wan_vace(
             name,
@@ -96,7 +97,7 @@ def load_trained(trained: TrainedWeights, *, pretrained: str | None, revision: s
     except FileNotFoundError as error:
         if pretrained:
             raise
-        raise FileNotFoundError(f"{error}; name the base that the weights were trained on with pretrained") from error
+        raise FileNotFoundError(f"{error}; {_where_from(trained.metadata)}: name it with --pretrained PATH") from error
     metadata = trained.metadata or _imported(trained, model)
     metadata.check_base(model.base.name, model.base.sha256)
     if trained.trainable == "lora":
@@ -118,6 +119,7 @@ def _from_checkpoint(path: Path, *, ema: bool) -> TrainedWeights:
             f"{path}: holds no moving average ({part}); train with ema.decay above 0, or export without ema"
         )
     state = {name.removeprefix("model."): tensor for name, tensor in content[part].items()}
+    _require_finite(path, state)
     names = {field.name for field in fields(AdapterMetadata)}
     try:
         metadata = AdapterMetadata.from_record({name: stated[name] for name in stated if name in names})
@@ -133,7 +135,7 @@ def _from_checkpoint(path: Path, *, ema: bool) -> TrainedWeights:
         trainable=trainable,
         lora=_spec(metadata) if trainable == "lora" else None,
         metadata=replace(metadata, weights="ema" if ema else "raw"),
-        base=stated.get("pretrained", metadata.base_name),
+        base=stated.get("pretrained") or _loadable(metadata.base_name),
         revision=metadata.base_revision,
     )
 
@@ -143,6 +145,26 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content.get("regen_train"), dict):
         raise ValueError(f"{path}: is no checkpoint of regen_train: it does not say what was trained")  # noqa: TRY004
     return content
+
+
+def _require_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if bad:
+        raise ValueError(
+            f"{path}: the checkpoint's weights hold NaN or infinity ({len(bad)} tensors, first {bad[0]}): the run "
+            "diverged; take an earlier checkpoint"
+        )
+
+
+def _loadable(base_name: str) -> str | None:
+    """Return what metadata call the base if it can be found by that: a folder's last name alone could be any folder."""
+    return base_name if "/" in base_name or base_name.startswith(RANDOM_PREFIX) else None
+
+
+def _where_from(metadata: AdapterMetadata | None) -> str:
+    if metadata is None:
+        return "the LoRA file does not say what base it was trained on"
+    return f"the weights were trained on base {metadata.base_name} (sha256 {metadata.base_sha256 or 'unknown'})"
 
 
 def _spec(source: Adapter | AdapterMetadata) -> LoraSpec:
