@@ -145,7 +145,7 @@ def test_what_changed_is_encoded_again(
         run.main(["--clips", str(clips), "--signals", str(signals), "--output", str(copied), *arguments, *extra]) == 0
     )
     count = 1 if changed == "signals" else 2
-    assert f"{count} samples encoded, {2 - count} kept" in capsys.readouterr().out
+    assert f"{count} sample{'s' * (count > 1)} encoded, {2 - count} kept" in capsys.readouterr().out
     assert content(copied)["shard-000000.tar"] != before["shard-000000.tar"]
     info = load_dataset(str(copied)).info
     assert info.num_samples == 2
@@ -180,7 +180,7 @@ def test_torn_work_is_done_again(
         pack.main(["--output", str(copied)])
     assert "missing, torn or made with other settings; run data_prep.encode again" in capsys.readouterr().err
     assert run.main(["--clips", str(clips), "--output", str(copied), *arguments]) == 0
-    assert "1 samples encoded, 1 kept" in capsys.readouterr().out
+    assert "1 sample encoded, 1 kept" in capsys.readouterr().out
     assert content(copied) == content(prepared)
 
 
@@ -301,11 +301,48 @@ def test_without_depth_there_is_no_structall(
 
 
 def test_if_no_clip_is_fit_an_older_dataset_stays(
-    clips: Path, arguments: list[str], copied: Path, prepared: Path
+    clips: Path,
+    arguments: list[str],
+    copied: Path,
+    prepared: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    command = ["--clips", str(clips), "--output", str(copied), *arguments, "--num_frames", "49"]
-    assert run.main(command) == 1
+    command = ["--clips", str(clips), *arguments, "--num_frames", "49", "--output"]
+    assert run.main([*command, str(copied)]) == 1
     assert content(copied) == content(prepared)
+    said = "no dataset was written: no clip was fit"
+    assert f"{said}; the one at {copied} stays as it was\n" in capsys.readouterr().out
+    assert run.main([*command, str(tmp_path / "new")]) == 1
+    assert f"{said}\n" in capsys.readouterr().out
+
+
+def test_ctrl_c_is_told_in_words_and_loses_nothing(
+    clips: Path,
+    arguments: list[str],
+    prepared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["--clips", str(clips), "--output", str(tmp_path / "dataset"), *arguments]
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("regen_train.preparation.prepare.write_manifest", interrupt)
+        with pytest.raises(SystemExit) as ended:
+            run.main(command)
+    assert ended.value.code == 130
+    said = capsys.readouterr().err
+    assert "python -m data_prep.run: interrupted; run the same command again to go on\n" in said
+    assert "Traceback" not in said
+    assert run.main(command) == 0
+    said = capsys.readouterr().out
+    assert "0 samples encoded, 2 kept" in said
+    assert "2 samples (2 of 5x32x48) in 1 shard\n" in said
+    assert content(tmp_path / "dataset") == content(prepared)
 
 
 def test_settings_may_come_from_a_file(clips: Path, arguments: list[str], prepared: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from regen_train.preparation.salt import load_salt
 from regen_train.preparation.settings import DatasetSettings
 from regen_train.preparation.survey import Verdict
 from regen_train.preparation.work import WorkFolder
+from regen_train.shards.dataset import INFO_NAME
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,10 @@ def encode_with(options: EncodeOptions, settings: DatasetSettings) -> EncodeRepo
     signals = options.clips / "signals" if options.signals is None else options.signals
     report = encode_clips(Sources(options.clips, signals, work_folder(options), salt), settings, encoders)
     spent = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in report.seconds.items())
-    print(f"{format_verdicts(report.verdicts)}\n{report.made} samples encoded, {report.kept} kept; {spent}")
+    print(f"{format_verdicts(report.verdicts)}\n{_count(report.made, 'sample')} encoded, {report.kept} kept; {spent}")
+    if not report.num_samples:
+        older = f"; the one at {options.output} stays as it was" if (options.output / INFO_NAME).is_file() else ""
+        print(f"no dataset was written: no clip was fit{older}")
     return report
 
 
@@ -122,7 +126,7 @@ def pack_with(options: PackOptions) -> None:
     """Pack the work folder and print what came out; the caller holds the lock."""
     info = pack_dataset(work_folder(options), options.output, max_shard_bytes=options.max_shard_bytes)
     buckets = ", ".join(f"{count} of {bucket}" for bucket, count in info.buckets.items())
-    print(f"{options.output}: {info.num_samples} samples ({buckets}) in {len(info.shards)} shards")
+    print(f"{options.output}: {_count(info.num_samples, 'sample')} ({buckets}) in {_count(len(info.shards), 'shard')}")
     print(f"conditions {', '.join(info.conditions)}; fingerprint {info.fingerprint}")
 
 
@@ -140,13 +144,16 @@ def work_folder(options: EncodeOptions | PackOptions) -> WorkFolder:
 
 @contextlib.contextmanager
 def told_in_words(prog: str) -> Iterator[None]:
-    """Show progress, and end wrong input with its message and exit code 2, not with a traceback."""
+    """Show progress, and end without a traceback: wrong input with its message and code 2, Ctrl-C with code 130."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         yield
     except (ValueError, OSError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted; run the same command again to go on", file=sys.stderr)
+        raise SystemExit(130) from None  # as a shell counts it: 128 and the number of SIGINT
 
 
 def format_verdicts(verdicts: Sequence[Verdict]) -> str:
@@ -155,3 +162,7 @@ def format_verdicts(verdicts: Sequence[Verdict]) -> str:
     wide = [max(len(row[column]) for row in [("clip", "verdict", ""), *rows]) for column in (0, 1)]
     lines = [f"{clip:{wide[0]}}  {verdict:{wide[1]}}  {reason}" for clip, verdict, reason in rows]
     return "\n".join([f"{'clip':{wide[0]}}  {'verdict':{wide[1]}}  reason", *lines])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
