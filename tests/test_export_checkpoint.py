@@ -1,5 +1,6 @@
 """From a checkpoint, an adapter or another tool's LoRA to exported files; refusals; the model card."""
 
+import json
 import logging
 import pickle
 import re
@@ -12,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from test_export import SPECS, assert_near, make_trained, metadata_of, velocity, wrong_names
 
 from regen_train.adapter import ADAPTER_FILE, load_adapter, save_adapter
-from regen_train.export import ExportMismatchError, export_checkpoint
+from regen_train.export import ExportMismatchError, export_checkpoint, export_diffusers, export_wan
+from regen_train.export.card import model_card
 from regen_train.export.checkpoint import check_formats
 from regen_train.export.sources import read_trained
 from regen_train.model import LoraSpec, load_wan_vace
@@ -222,7 +224,8 @@ def test_the_code_on_the_card_runs(tmp_path, tiny_model, monkeypatch):
     card = export_checkpoint(path, tmp_path / "out", ["diffusers", "merged"]).card.read_text()
     blocks = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path / "out")
-    (tmp_path / "out" / tiny_model.name).symlink_to(tiny_model)  # the card names the base, not where it lay
+    (tmp_path / "out" / "PATH" / "TO").mkdir(parents=True)
+    (tmp_path / "out" / "PATH" / "TO" / "BASE").symlink_to(tiny_model)
     expected = velocity(model.transformer)
     assert len(blocks) == 2
     for block in blocks:
@@ -230,6 +233,34 @@ def test_the_code_on_the_card_runs(tmp_path, tiny_model, monkeypatch):
         exec(block, names)  # noqa: S102 - running it is the test
         got = velocity(names["pipe"].transformer, torch.bfloat16)
         assert float((got - expected).square().mean().sqrt()) < 0.02
+
+
+def test_the_card_names_a_base_of_the_hub_and_gives_a_placeholder_for_any_other(tmp_path, trained):
+    model, metadata = trained
+    files = [export_diffusers(model, tmp_path, metadata), export_wan(model, tmp_path, metadata)]
+
+    def card(name):
+        return model_card(
+            replace(metadata, base_name=name, recipe={"flow_shift": 5.0}, settings={"optimizer": {"lr": 1e-4}}),
+            files,
+            trainable="lora",
+            dtype="bf16",
+            folder=tmp_path,
+        )
+
+    hub, local = card("Wan-AI/Wan2.1-VACE-1.3B-diffusers"), card("my-base")
+    assert "PATH/TO/BASE" not in hub
+    assert "\nbase_model: Wan-AI/Wan2.1-VACE-1.3B-diffusers\ntags:" in hub
+    assert 'from_pretrained("Wan-AI/Wan2.1-VACE-1.3B-diffusers", dtype' in hub
+    assert 'base = "models/Wan-AI/Wan2.1-VACE-1.3B"' in hub
+    assert "base_model:" not in local
+    assert "| base | my-base |" in local
+    assert "identified by its sha256" in local
+    assert 'from_pretrained("PATH/TO/BASE", dtype' in local
+    assert 'base = "PATH/TO/BASE"' in local
+    settings = re.search(r"Settings of the training:\n\n```json\n(.*?)```", local, flags=re.DOTALL)
+    assert settings is not None
+    assert json.loads(settings[1]) == {"flow_shift": 5.0, "optimizer": {"lr": 1e-4}}
 
 
 RELEASE_MODULES = [f"{attention}.{part}" for attention in ("self_attn", "cross_attn") for part in "qkvo"] + [

@@ -11,12 +11,17 @@ from regen_train.export.writing import MERGED_FILE, WAN_FILE, ExportedFile
 from regen_train.files import file_sha256
 
 CARD_FILE: Final = "README.md"
+BASE_PLACEHOLDER: Final = "PATH/TO/BASE"
+
+_PLACEHOLDER: Final = f"""
+The base was loaded from a folder or file of that name and is identified by its sha256. In the code below
+`{BASE_PLACEHOLDER}` stands for where it lies.
+"""
 
 _HEAD = Template("""\
 ---
 library_name: diffusers
-base_model: $base
-tags: [video, anonymization, wan, vace]
+${base_model}tags: [video, anonymization, wan, vace]
 ---
 # Video anonymizer for Wan VACE: $variant
 
@@ -26,7 +31,7 @@ people into them.
 | | |
 |---|---|
 $facts
-
+$placeholder
 Settings of the training:
 
 ```json
@@ -65,7 +70,7 @@ _WAN = Template("""
 import torch
 from diffsynth.pipelines.wan_video import ModelConfig, WanVideoPipeline
 
-base = "models/Wan-AI/Wan2.1-VACE-1.3B"  # the base above, in its original format
+base = "$original"  # the base above, in its original format
 pipe = WanVideoPipeline.from_pretrained(
     torch_dtype=torch.bfloat16,
     device="cuda",
@@ -134,22 +139,25 @@ def model_card(
         folder: Where the files lie now, to hash them.
     """
     names = {file.path.name for file in files}
+    on_hub = "/" in metadata.base_name  # every other base is known by the last part of its path
     head = _HEAD.substitute(
-        base=metadata.base_name,
+        base_model=f"base_model: {metadata.base_name}\n" if on_hub else "",
+        placeholder="" if on_hub else _PLACEHOLDER,
         variant=metadata.variant or "variant unknown",
         facts="\n".join(f"| {name} | {value} |" for name, value in _facts(metadata, trainable).items()),
         recipe=json.dumps({**metadata.recipe, **metadata.settings}, indent=2, sort_keys=True),
         files="\n".join(_row(file, folder) for file in files),
     )
     base = {
-        "base": metadata.base_name,
+        "base": metadata.base_name if on_hub else BASE_PLACEHOLDER,
+        "original": f"models/{metadata.base_name.removesuffix('-diffusers')}" if on_hub else BASE_PLACEHOLDER,
         "revision": f', revision="{metadata.base_revision}"' if metadata.base_revision else "",
     }
     usage = ""
     if ADAPTER_FILE in names:
         usage += _DIFFUSERS.substitute(base, file=ADAPTER_FILE)
     if WAN_FILE in names:
-        usage += _WAN.substitute(file=WAN_FILE)
+        usage += _WAN.substitute(base, file=WAN_FILE)
     if MERGED_FILE in names:
         torch_name = {"bf16": "bfloat16", "fp32": "float32"}[dtype]
         usage += _MERGED.substitute(base, dtype=dtype, torch=torch_name, file=MERGED_FILE)
