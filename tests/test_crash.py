@@ -44,7 +44,7 @@ class Run:
         command += ["--data.global_batch_size", str(batch), "--trainer.accumulate_grad_batches", str(accumulate)]
         command += ["--trainer.max_steps", str(steps), "--trainer.strategy", "ddp" if processes > 1 else "auto"]
         command += ["--trainer.log_every_n_steps", "1", "--checkpoint.every_n_steps", "2"]
-        command += ["--trainer.callbacks+=test_crash.PrintNumbers", "--trainer.val_check_interval", "1000"]
+        command += ["--trainer.callbacks+=test_crash.PrintNumbers", "--trainer.val_check_interval", "4"]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             command,

@@ -92,6 +92,7 @@ class Demo:
         self.folder, self.steps, self.rows = folder, steps, list[DemoRow]()
         self.model, self.clips, self.dataset = folder / "model", folder / "clips", folder / "dataset"
         self.run, self.exported = folder / "run", folder / "exported"
+        self.held_out: tuple[object, ...] = ()
 
     def do(self, step: str, action: Callable[[], str]) -> None:
         """Do a step and note its result and time."""
@@ -110,6 +111,7 @@ class Demo:
         """Draw clips, or put the user's own beside its signals; the user's files are only read."""
         if video is None or signals is None:
             return f"{len(draw_clips(self.clips, count=6))} drawn clips in {self.clips}"
+        self.held_out = ("--data.validation.path", self.dataset)  # one clip: it is measured on what it trains on
         source = Path(video)
         (self.clips / "signals").mkdir(parents=True)
         shutil.copy(source, self.clips / source.name)
@@ -132,6 +134,7 @@ class Demo:
         self._call(
             *("regen_train", "fit", "--config", "quickstart.yaml", "--ckpt_path", "last"),
             *("--model.pretrained", self.model, "--data.path", self.dataset, "--data.validation.num_samples", "1"),
+            *self.held_out,
             *("--trainer.default_root_dir", self.run, "--trainer.max_steps", steps),
             *("--trainer.val_check_interval", 2 * (self.steps // 2), "--preview.every_n_validations", "1"),
         )
