@@ -166,7 +166,7 @@ def test_an_adapter_that_does_not_fit_is_refused_with_all_faults(tiny_model, tmp
     save_adapter(path, state, metadata)
     with pytest.raises(ValueError, match=r"rank is 4 in the file, 8 in the spec.*alpha.*targets is attn\+ffn.*all"):
         load(tiny_model, lora=LoraSpec(rank=8, targets="all", init=str(path)))
-    with pytest.raises(ValueError, match=r"trained on another base: expected model .*, got random:tiny"):
+    with pytest.raises(ValueError, match=r"trained on base model .*, this base is random:tiny"):
         load("random:tiny", lora=LoraSpec(rank=4, init=str(path)), seed=1)
     with pytest.raises(FileNotFoundError, match="no such file"):
         load("random:tiny", lora=LoraSpec(rank=4, init=str(tmp_path / "nowhere.safetensors")))

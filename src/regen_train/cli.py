@@ -5,6 +5,8 @@ import os
 import sys
 import warnings
 
+from regen_train.console import shown_log
+
 COMMANDS = {
     "fit": "train a LoRA: regen_train fit --config structhuman.yaml [--ckpt_path last] [--trainer.devices 8] ...",
     "validate": "loss on the held-out clips at fixed noise: regen_train validate --config X --ckpt_path last",
@@ -28,11 +30,10 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments[0] not in COMMANDS:
         print(_usage(), file=sys.stderr)
         raise SystemExit(f"regen_train: no command {arguments[0]!r}; the commands are {', '.join(COMMANDS)}")
-    # DDP warns on every process that find_unused_parameters costs time; here it is what makes a resume exact
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    _show_log()
+    _hush_libraries()
     try:
-        _run(arguments[0], arguments[1:])
+        with shown_log():
+            _run(arguments[0], arguments[1:])
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("REGEN_TRAIN_DEBUG"):
             raise
@@ -40,12 +41,9 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"regen_train {arguments[0]}: {error}\n(REGEN_TRAIN_DEBUG=1 shows the traceback)") from error
 
 
-def _show_log() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    logger = logging.getLogger("regen_train")  # Lightning shows its own
-    logger.handlers, logger.propagate = [handler], False
-    logger.setLevel(logging.INFO)
+def _hush_libraries() -> None:
+    # DDP warns on every process that find_unused_parameters costs time; here it is what makes a resume exact
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     lightning_log.addFilter(lambda record: "Tip:" not in record.getMessage())  # an advertisement
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")  # Lightning with newer torch

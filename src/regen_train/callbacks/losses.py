@@ -96,6 +96,8 @@ class SigmaLosses(L.Callback):
         assert isinstance(pl_module, VaceModule)
         total, count = self._sum(trainer, pl_module, self._held_out)
         means = (total / count.clamp_min(1)).float()  # the same on every process; sync_dist keeps Lightning content
+        if stage == "val":  # else Lightning files it under the step before
+            pl_module.log("step", float(trainer.global_step), sync_dist=True)
         pl_module.log(f"{stage}/loss", means.mean(), prog_bar=True, sync_dist=True)
         for level, mean in zip(VALIDATION_SIGMAS, means, strict=True):
             pl_module.log(f"{stage}/loss_sigma_{level}", mean, sync_dist=True)

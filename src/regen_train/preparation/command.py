@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import torch
 from jsonargparse import ArgumentParser
 
+from regen_train.console import shown_log
 from regen_train.encoders import load_encoders
 from regen_train.preparation.pack import check_output, pack_dataset
 from regen_train.preparation.prepare import EncodeReport, Sources, encode_clips
@@ -145,9 +145,9 @@ def work_folder(options: EncodeOptions | PackOptions) -> WorkFolder:
 @contextlib.contextmanager
 def told_in_words(prog: str) -> Iterator[None]:
     """Show progress, and end without a traceback: wrong input with its message and code 2, Ctrl-C with code 130."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        yield
+        with shown_log():
+            yield
     except (ValueError, OSError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
