@@ -42,11 +42,17 @@ class Record(L.Callback):
     def __init__(self) -> None:
         self.held_out: list[float] = []
         self.numbers: list[int] = []
+        self.validated = 0
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self.numbers += batch.numbers
         if str(trainer.global_step) == os.environ.get("TEST_SIGNAL_AT_STEP"):
             os.kill(os.getpid(), int(os.environ["TEST_SIGNAL"]))
+
+    def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
+        self.validated += 1
+        if "TEST_SIGNAL_IN_VALIDATION" in os.environ:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.held_out.append(float(trainer.callback_metrics["val/loss"]))
@@ -104,6 +110,18 @@ def test_told_to_stop_it_saves_the_step_and_a_resume_goes_on(
     assert _record(stopped).held_out == []  # seconds may be left: no validation
     assert signal.getsignal(number) == before
     fit("--trainer.max_steps", "4", "--ckpt_path", "last")
+    _assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_told_to_stop_in_validation_it_cuts_it_short(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("--trainer.max_steps", "5", "--trainer.val_check_interval", "4", "--data.validation.num_samples", "4")
+    whole = fit(*options, "--trainer.default_root_dir", str(tmp_path / "whole"))
+    monkeypatch.setenv("TEST_SIGNAL_IN_VALIDATION", "1")
+    stopped = fit(*options)
+    monkeypatch.delenv("TEST_SIGNAL_IN_VALIDATION")
+    assert _record(stopped).validated == 1 < _record(whole).validated
+    assert stopped.trainer.global_step == 3  # the step after the validation
+    fit(*options, "--ckpt_path", "last")
     _assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
