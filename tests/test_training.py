@@ -51,7 +51,7 @@ class Record(L.Callback):
 
     def on_validation_batch_start(self, trainer: Any, pl_module: Any, batch: Batch, batch_idx: int) -> None:
         self.validated += 1
-        if "TEST_SIGNAL_IN_VALIDATION" in os.environ:
+        if os.environ.pop("TEST_SIGNAL_IN_VALIDATION", None):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -118,7 +118,6 @@ def test_told_to_stop_in_validation_it_cuts_it_short(fit: Fit, tmp_path: Path, m
     whole = fit(*options, "--trainer.default_root_dir", str(tmp_path / "whole"))
     monkeypatch.setenv("TEST_SIGNAL_IN_VALIDATION", "1")
     stopped = fit(*options)
-    monkeypatch.delenv("TEST_SIGNAL_IN_VALIDATION")
     assert _record(stopped).validated == 1 < _record(whole).validated
     assert stopped.trainer.global_step == 3  # the step after the validation
     fit(*options, "--ckpt_path", "last")
