@@ -1,0 +1,1 @@
+"""Detectors behind the gate: people, faces, text, names."""
