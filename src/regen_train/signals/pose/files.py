@@ -1,6 +1,6 @@
 """Whole-body keypoints: how people stand and move."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,12 +52,24 @@ class Poses:
 class PoseSource(Protocol):
     """Finds the keypoints of a clip's people."""
 
-    def poses(self, clip: Path, *, indices: Sequence[int] | None = None) -> Poses:
-        """Return keypoints of every person in every frame.
+    def setup(self, device: str) -> None:
+        """Load the weights; called once per worker, before the first clip.
+
+        Args:
+            device: ``cpu``, ``cuda`` or ``cuda:N``.
+        """
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Return, as plain JSON, all that decides the result: extractor, version, weights, settings."""
+        ...
+
+    def poses(self, clip: Path, *, max_frames: int | None = None) -> Iterator[Poses]:
+        """Yield consecutive windows of keypoints that together cover the clip's frames; `join_poses` makes one of them.
 
         Args:
             clip: The video file; frames are counted as `regen_train.video.decode_frames` decodes them, upright.
-            indices: Frames wanted; None for all that there is a signal for.
+            max_frames: Stop after so many frames; None takes all.
         """
         ...
 
@@ -68,14 +80,55 @@ class PoseFiles:
 
     Args:
         root: Holds one folder of signals a clip, named as the clip without its ending.
+        window: Frames a window.
     """
 
     root: Path
+    window: int = 64
 
-    def poses(self, clip: Path, *, indices: Sequence[int] | None = None) -> Poses:
+    def setup(self, device: str) -> None:
+        """Do nothing; there are no weights. See `PoseSource`."""
+
+    def identity(self) -> dict[str, Any]:
+        """Say that files were read; see `PoseSource`."""
+        return {"extractor": "files"}
+
+    def poses(self, clip: Path, *, max_frames: int | None = None) -> Iterator[Poses]:
         """Read ``pose.safetensors``; see `PoseSource`."""
         poses = read_poses(self.root / clip.stem / FILE)
-        return poses if indices is None else poses.select(indices)
+        length = len(poses) if max_frames is None else min(max_frames, len(poses))
+        for start in range(0, length, self.window):
+            yield poses.select(range(start, min(start + self.window, length)))
+
+
+def join_poses(windows: Iterable[Poses]) -> Poses:
+    """Join consecutive windows; those with fewer people are filled up with absent ones.
+
+    Args:
+        windows: Poses of any number of people, with ``track`` in all or in none.
+
+    Raises:
+        ValueError: There is no window, or only some have ``track``.
+    """
+    parts = list(windows)
+    if not parts:
+        raise ValueError("no window of poses to join")
+    tracked = {part.track is not None for part in parts}
+    if len(tracked) > 1:
+        raise ValueError("either all windows of poses must have tracks or none")
+    people = max(part.keypoints.shape[1] for part in parts)
+    return Poses(
+        keypoints=torch.cat([_fill_up(part.keypoints, people, torch.nan) for part in parts]),
+        scores=torch.cat([_fill_up(part.scores, people, 0.0) for part in parts]),
+        track=torch.cat([_fill_up(part.track, people, -1) for part in parts if part.track is not None])
+        if tracked == {True}
+        else None,
+    )
+
+
+def _fill_up(tensor: Tensor, people: int, value: int | float) -> Tensor:
+    missing = (len(tensor), people - tensor.shape[1], *tensor.shape[2:])
+    return torch.cat([tensor, tensor.new_full(missing, value)], dim=1)
 
 
 def read_poses(path: Path) -> Poses:
