@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 FILE = "caption.txt"
 MAX_BYTES = 64 * 1024
@@ -11,8 +11,25 @@ MAX_BYTES = 64 * 1024
 class CaptionSource(Protocol):
     """Describes a clip."""
 
-    def caption(self, clip: Path) -> str:
-        """Return what the clip shows; 120 to 160 words serve the released weights best."""
+    def setup(self, device: str) -> None:
+        """Load the weights; called once per worker, before the first clip.
+
+        Args:
+            device: ``cpu``, ``cuda`` or ``cuda:N``.
+        """
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Return, as plain JSON, all that decides the result: extractor, version, weights, settings."""
+        ...
+
+    def caption(self, clip: Path, *, max_frames: int | None = None) -> str:
+        """Return what the clip shows; 120 to 160 words serve the released weights best.
+
+        Args:
+            clip: The video file.
+            max_frames: Describe the first so many frames; None takes all.
+        """
         ...
 
 
@@ -26,7 +43,14 @@ class CaptionFiles:
 
     root: Path
 
-    def caption(self, clip: Path) -> str:
+    def setup(self, device: str) -> None:
+        """Do nothing; there are no weights. See `CaptionSource`."""
+
+    def identity(self) -> dict[str, Any]:
+        """Say that files were read; see `CaptionSource`."""
+        return {"extractor": "files"}
+
+    def caption(self, clip: Path, *, max_frames: int | None = None) -> str:
         """Read ``caption.txt``; see `CaptionSource`."""
         return read_caption(self.root / clip.stem / FILE)
 
