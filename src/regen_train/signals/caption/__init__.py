@@ -1,0 +1,12 @@
+"""What a clip shows, in words that do not identify anybody: files, and the sources that make them."""
+
+from regen_train.signals.caption.files import (
+    FILE,
+    MAX_BYTES,
+    CaptionFiles,
+    CaptionSource,
+    read_caption,
+    write_caption,
+)
+
+__all__ = ["FILE", "MAX_BYTES", "CaptionFiles", "CaptionSource", "read_caption", "write_caption"]
