@@ -1,8 +1,10 @@
-"""Look into a dataset: some samples as contact sheets, real clip and conditions decoded from their latents.
+"""The review page of a preparation: every window of every clip, what became of it, why, and what it looks like.
 
-    python -m data_prep.preview --dataset DATASET --pretrained MODEL --output SHEETS
+    python -m data_prep.preview --clips DIR --output DATASET --page PAGE [--no-source]
 
-The sheets show the people of the source clips: keep them as safe as the clips.
+Open PAGE/index.html in a browser; it loads nothing from a network. The page shows the people of the clips: keep it as
+safe as the clips. With --no-source it holds no pixel of a clip, no file name and no free text. Give the settings of
+the run, such as --num_frames, as they were given to it.
 """
 
 import sys
@@ -10,52 +12,59 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regen_train.draws import permutation
-from regen_train.encoders import load_vae
-from regen_train.preparation.command import parse_options, pick_device, told_in_words
-from regen_train.preparation.preview import check_vae, contact_sheet, write_sheet
-from regen_train.shards import ShardReader
+from regen_train.preparation.command import parse_options, told_in_words
+from regen_train.preparation.preview import Drawing, Run, check_page_folder, items_of_run, write_page
+from regen_train.preparation.preview.collect import UNCHECKED
+from regen_train.preparation.salt import load_salt
+from regen_train.preparation.settings import DatasetSettings
+from regen_train.preparation.survey import find_clips, survey_clips
 
 PROG = "python -m data_prep.preview"
+_TEMPORAL_FACTOR = 4  # Wan's
 
 
 @dataclass(frozen=True)
-class PreviewOptions:
-    """What to show.
+class PageOptions:
+    """What to show, and where.
 
     Args:
-        dataset: The dataset's folder or address.
-        pretrained: The model it was prepared with.
-        output: Folder of the PNG files, one a sample, named by its key.
-        num_samples: How many samples, drawn at random.
-        seed: Other seeds draw other samples.
-        columns: How many frames of each.
-        revision: Branch, tag or commit of a hub id.
-        device: Where the VAE runs; auto takes a GPU if there is one.
+        clips: Folder of video files.
+        output: The dataset's folder.
+        page: Folder of the page: index.html and its pictures. A new one, or that of an older page.
+        signals: Folder of signals, one folder a clip. Default: OUTPUT/.work/signals/CLIP where it exists, else
+            CLIPS/signals/CLIP.
+        salt_file: The secret from which samples' keys are made. Default: ~/.config/regen_train/salt.
+        no_source: Write no pixel of a clip, no file name and no free text.
+        picture_height: Height of a picture in pixels; the page shows them smaller, and whole on a click.
+        columns: How many frames of each window; up to half of them are ones that a reason names.
     """
 
-    dataset: str
-    pretrained: str
+    clips: Path
     output: Path
-    num_samples: int = 8
-    seed: int = 0
-    columns: int = 5
-    revision: str | None = None
-    device: str = "auto"
+    page: Path
+    signals: Path | None = None
+    salt_file: Path | None = None
+    no_source: bool = False
+    picture_height: int = 160
+    columns: int = 6
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Write the sheets."""
-    (options,) = parse_options(PROG, __doc__, [PreviewOptions], args)
+    """Write the page."""
+    given = sys.argv[1:] if args is None else args
+    spelled = ["--no_source=true" if word in {"--no-source", "--no_source"} else word for word in given]
+    options, settings = parse_options(PROG, __doc__, [PageOptions, DatasetSettings], spelled)
     with told_in_words(PROG):
-        reader = ShardReader(options.dataset)
-        vae = load_vae(options.pretrained, device=pick_device(options.device), revision=options.revision)
-        check_vae(reader.dataset.info, vae)
-        options.output.mkdir(parents=True, exist_ok=True)
-        for number in permutation(len(reader), options.seed, 0, "preview")[: options.num_samples].tolist():
-            sample = reader.read(number)
-            write_sheet(options.output / f"{sample.key}.png", contact_sheet(sample, vae, columns=options.columns))
-            print(f"{sample.key}: {sample.bucket}, {', '.join(sorted(sample.conditions))}")
+        check_page_folder(options.page)
+        signals = options.clips / "signals" if options.signals is None else options.signals
+        survey = survey_clips(find_clips(options.clips), signals, settings, temporal_factor=_TEMPORAL_FACTOR)
+        salt = load_salt(options.salt_file, dataset=options.output)
+        run = Run(options.clips, survey, settings, lambda plan, number: UNCHECKED, salt)
+        drawing = Drawing(not options.no_source, options.picture_height, options.columns)
+        items = list(items_of_run(run, options.page, drawing))
+        title = "Review of a preparation" if options.no_source else f"Review of {options.output.resolve().name}"
+        path = write_page(options.page, items, title=title, source=drawing.source)
+        print(f"{path}: {len(items)} items")
     return 0
 
 

@@ -1,0 +1,163 @@
+"use strict";
+// The whole state is in the address's fragment, so that a view can be linked to: #verdict=reject&reason=...&q=...
+// &page=2&size=l&hide=pose,depth&item=KEY. Everything is put on the page as text, never as HTML.
+const PER_PAGE = 20;
+const SYMBOLS = { accept: "✓", review: "?", reject: "✕", failed: "!", unchecked: "–" };
+const LABELS = { source: "Source", mask: "Mask", pose: "Pose", depth: "Depth", structhuman: "StructHuman",
+  structall: "StructAll" };
+const items = JSON.parse(document.getElementById("data").textContent);
+const rows = Object.keys(LABELS).filter((row) => items.some((item) => row in item.strips));
+const verdicts = Object.keys(SYMBOLS).filter((verdict) => items.some((item) => item.verdict === verdict));
+const get = (id) => document.getElementById(id);
+let state = {};
+let matching = [];
+let looking = null; // the item and the place in its strips that the dialog shows
+
+for (const item of items) {
+  const said = item.reasons.flatMap((reason) => [reason.check, reason.message]);
+  item.text = [item.name, item.key, item.caption, ...item.notes, ...said].join("\n").toLowerCase();
+}
+
+function make(tag, attributes, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("--")) element.style.setProperty(name, value);
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function readState() {
+  const found = new URLSearchParams(location.hash.slice(1));
+  const hidden = (found.get("hide") || "").split(",").filter((row) => rows.includes(row));
+  state = {
+    verdict: verdicts.includes(found.get("verdict")) ? found.get("verdict") : "",
+    reason: found.get("reason") || "",
+    q: found.get("q") || "",
+    page: Math.max(1, Number.parseInt(found.get("page"), 10) || 1),
+    size: ["s", "l"].includes(found.get("size")) ? found.get("size") : "m",
+    hide: hidden,
+    item: found.get("item") || "",
+  };
+}
+
+function change(changes) {
+  state = { ...state, item: "", ...changes };
+  const usual = { verdict: "", reason: "", q: "", page: 1, size: "m", hide: "", item: "" };
+  const kept = Object.entries(state).filter(([name, value]) => String(value) !== String(usual[name]));
+  const fragment = new URLSearchParams(kept.map(([name, value]) => [name, String(value)])).toString();
+  history.replaceState(null, "", `#${fragment}`);
+  render();
+}
+
+const hasReason = (item, check) => item.reasons.some((reason) => reason.check === check);
+
+function matches(item, { verdict, reason, q }) {
+  return (!verdict || item.verdict === verdict) && (!reason || hasReason(item, reason))
+    && q.toLowerCase().split(/\s+/).every((word) => item.text.includes(word));
+}
+
+function render() {
+  matching = items.filter((item) => matches(item, state));
+  const place = matching.findIndex((item) => item.key === state.item);
+  if (place >= 0) state.page = Math.floor(place / PER_PAGE) + 1;
+  const pages = Math.max(1, Math.ceil(matching.length / PER_PAGE));
+  state.page = Math.min(state.page, pages);
+  const first = (state.page - 1) * PER_PAGE;
+  const shown = matching.slice(first, first + PER_PAGE);
+  document.documentElement.dataset.size = state.size;
+  renderFilters();
+  get("shown").textContent = matching.length
+    ? `${first + 1}-${first + shown.length} of ${matching.length}, page ${state.page} of ${pages}` : "none";
+  get("previous").disabled = state.page <= 1;
+  get("next").disabled = state.page >= pages;
+  get("items").replaceChildren(...(shown.length ? shown.map(renderItem)
+    : [make("p", { class: "empty" }, items.length ? "Nothing matches these filters." : "This run has no clips.")]));
+  document.documentElement.style.setProperty("--top", `${document.querySelector("header").offsetHeight}px`);
+}
+
+function renderFilters() {
+  const choices = [["", "all", items.filter((item) => matches(item, { ...state, verdict: "" })).length]];
+  for (const verdict of verdicts) {
+    choices.push([verdict, `${SYMBOLS[verdict]} ${verdict}`,
+      items.filter((item) => matches(item, { ...state, verdict })).length]);
+  }
+  get("verdicts").replaceChildren(get("verdicts").firstElementChild, ...choices.map(([verdict, label, count]) => {
+    const button = make("button", { type: "button", "data-verdict": verdict,
+      "aria-pressed": String(state.verdict === verdict) }, `${label} ${count}`);
+    button.addEventListener("click", () => change({ verdict, page: 1 }));
+    return button;
+  }));
+  const counts = new Map();
+  for (const item of items.filter((one) => matches(one, { ...state, reason: "" }))) {
+    for (const check of new Set(item.reasons.map((reason) => reason.check))) {
+      counts.set(check, (counts.get(check) || 0) + 1);
+    }
+  }
+  if (state.reason && !counts.has(state.reason)) counts.set(state.reason, 0);
+  const options = [...counts].sort().map(([check, count]) => make("option", { value: check }, `${check} (${count})`));
+  get("reason").replaceChildren(make("option", { value: "" }, "any"), ...options);
+  get("reason").value = state.reason;
+  if (document.activeElement !== get("query")) get("query").value = state.q;
+  get("size").value = state.size;
+  for (const box of get("rows").querySelectorAll("input")) box.checked = !state.hide.includes(box.value);
+}
+
+function renderItem(item) {
+  const id = `item-${item.key}`;
+  const title = make("div", { class: "title" },
+    make("span", { class: "badge verdict" }, `${SYMBOLS[item.verdict]} ${item.verdict}`),
+    make("h2", { id }, item.name || item.key), ...(item.name ? [make("code", {}, item.key)] : []),
+    make("span", { class: "notes" }, [item.span && `frames ${item.span}`, ...item.notes].filter(Boolean).join(" · ")));
+  const card = make("article", { class: item.verdict, tabindex: "-1", "aria-labelledby": id, "data-key": item.key },
+    title);
+  if (item.reasons.length) card.append(make("ul", { class: "reasons" }, ...item.reasons.map(renderReason)));
+  if (item.caption) card.append(make("details", { class: "caption" }, make("summary", {}, "Caption"), item.caption));
+  if (item.frames.length) card.append(renderStrips(item));
+  return card;
+}
+
+function renderReason(reason) {
+  const tone = reason.severity === "note" ? "note-only" : reason.severity;
+  const parts = [make("span", { class: `badge ${tone}` }, reason.severity), " ", make("b", {}, reason.check)];
+  if (reason.message) parts.push(`: ${reason.message}`);
+  const facts = [reason.frames && `frames ${reason.frames}`, reason.measured].filter(Boolean).join(" · ");
+  if (facts) parts.push(make("span", { class: "measured" }, ` (${facts})`));
+  return make("li", {}, ...parts);
+}
+
+function renderStrips(item) {
+  const shown = Object.keys(LABELS).filter((row) => row in item.strips && !state.hide.includes(row));
+  const half = Math.ceil(shown.length / 2); // two groups: side by side where they fit, such as of portrait clips
+  const groups = [shown.slice(0, half), shown.slice(half)].filter((group) => group.length);
+  return make("div", { class: "strips", "--count": item.frames.length,
+    "--ratio": (item.frames.length * item.size[1]) / item.size[0] }, ...groups.map((group) => renderGroup(item, group)));
+}
+
+function renderGroup(item, group) {
+  const numbers = item.frames.map((frame, place) => {
+    const flagged = item.flagged.includes(place);
+    const button = make("button", { type: "button", class: flagged ? "flagged" : "",
+      "aria-label": `look closer at frame ${frame}${flagged ? ", flagged" : ""}` }, `${flagged ? "⚑ " : ""}${frame}`);
+    button.addEventListener("click", () => lookCloser(item, place));
+    return button;
+  });
+  const cells = [make("span", { class: "layer" }, "frame"), make("div", { class: "numbers" }, ...numbers)];
+  for (const row of group) {
+    const picture = make("img", { src: item.strips[row], loading: "lazy", decoding: "async",
+      alt: `${LABELS[row]} of frames ${item.frames.join(", ")}` });
+    const marks = item.frames.map((_, place) => {
+      const mark = make("div", { class: item.flagged.includes(place) ? "mark flagged" : "mark" });
+      mark.style.left = `${(100 * place) / item.frames.length}%`;
+      return mark;
+    });
+    const strip = make("div", { class: "strip" }, picture, ...marks);
+    strip.addEventListener("click", (event) => {
+      const share = (event.clientX - strip.getBoundingClientRect().left) / strip.clientWidth;
+      lookCloser(item, Math.min(item.frames.length - 1, Math.max(0, Math.floor(share * item.frames.length))));
+    });
+    cells.push(make("span", { class: "layer" }, LABELS[row]), strip);
+  }
+  return make("div", { class: "group" }, ...cells);
+}
