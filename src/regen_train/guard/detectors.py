@@ -5,7 +5,7 @@ The gate itself finds nothing in a picture. Whoever runs it hands detectors in; 
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -29,6 +29,7 @@ class Boxes:
         return len(self.boxes)
 
 
+@runtime_checkable
 class Detector(Protocol):
     """Finds things of one kind in pictures: people, faces or readable text."""
 
@@ -45,6 +46,7 @@ class Detector(Protocol):
         ...
 
 
+@runtime_checkable
 class NameFinder(Protocol):
     """Finds names of persons in text."""
 
