@@ -113,7 +113,7 @@ function renderItem(item) {
   const card = make("article", { class: item.verdict, tabindex: "-1", "aria-labelledby": id, "data-key": item.key },
     title);
   if (item.reasons.length) card.append(make("ul", { class: "reasons" }, ...item.reasons.map(renderReason)));
-  if (item.caption) card.append(make("details", { class: "caption" }, make("summary", {}, "Caption"), item.caption));
+  if (item.caption) card.append(make("details", { class: "caption" }, make("summary", {}, `Caption: ${item.caption}`)));
   if (item.frames.length) card.append(renderStrips(item));
   return card;
 }
@@ -145,7 +145,7 @@ function renderGroup(item, group) {
   });
   const cells = [make("span", { class: "layer" }, "frame"), make("div", { class: "numbers" }, ...numbers)];
   for (const row of group) {
-    const picture = make("img", { src: item.strips[row], loading: "lazy", decoding: "async",
+    const picture = make("img", { src: item.strips[row], loading: "lazy",
       alt: `${LABELS[row]} of frames ${item.frames.join(", ")}` });
     const marks = item.frames.map((_, place) => {
       const mark = make("div", { class: item.flagged.includes(place) ? "mark flagged" : "mark" });

@@ -49,6 +49,7 @@ def page_text(items: Iterable[PageItem], *, title: str, source: bool) -> str:
         policy=html.escape(_policy(style, script)),
         title=html.escape(title),
         note=html.escape(WITH_SOURCE if source else NO_SOURCE),
+        searched="name, key, caption, message" if source else "key, reason",
         style=style,
         script=script,
         data=_script_safe(listed),

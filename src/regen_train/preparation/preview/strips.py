@@ -29,12 +29,16 @@ def choose_frames(window: Sequence[int], flagged: Collection[int], *, count: int
 
     Args:
         window: The source frame of each frame.
-        flagged: Source frames worth seeing; one that the window skips brings the nearest it has.
+        flagged: Source frames worth seeing; if the window skips them all, their nearest.
         count: How many to show; all, if the window has fewer.
     """
     chosen = _spread(range(len(window)), count)
-    wanted = sorted({min(range(len(window)), key=lambda place: abs(window[place] - frame)) for frame in flagged})
-    for place in _spread([place for place in wanted if place not in chosen], max(1, count // 2)):
+    inside = [frame for frame in flagged if window[0] <= frame <= window[-1]]
+    wanted = [place for place, frame in enumerate(window) if frame in flagged] or sorted(
+        {min(range(len(window)), key=lambda place: abs(window[place] - frame)) for frame in inside}
+    )
+    lacking = max(0, max(1, count // 2) - len(set(wanted) & set(chosen)))
+    for place in _spread([place for place in wanted if place not in chosen], lacking):
         plain = [other for other in chosen if other not in wanted]
         if plain:
             chosen[chosen.index(min(plain, key=lambda other: abs(other - place)))] = place
@@ -93,8 +97,8 @@ def _spread(places: Sequence[int], count: int) -> list[int]:
     """Return ``count`` of some places, evenly spread, the first and the last among them."""
     if len(places) <= count:
         return list(places)
-    if count == 1:
-        return [places[len(places) // 2]]
+    if count < 2:
+        return list(places[len(places) // 2 :][:count])
     return [places[round(number * (len(places) - 1) / (count - 1))] for number in range(count)]
 
 
