@@ -1,7 +1,7 @@
 """What is known of the people in a clip: masks, poses, depth, captions. One small Protocol each, and files for all."""
 
 from regen_train.signals.caption import CaptionFiles, CaptionSource
-from regen_train.signals.depth import DepthFiles, DepthSource
+from regen_train.signals.depth import DepthAnythingV2, DepthFiles, DepthSource, VideoDepthAnything
 from regen_train.signals.folder import Signals, load_signals, stream_signals, write_signals
 from regen_train.signals.mask import UNKNOWN_TRACK, MaskFiles, MaskSource
 from regen_train.signals.pose import NUM_KEYPOINTS, PoseFiles, Poses, PoseSource
@@ -11,6 +11,7 @@ __all__ = [
     "UNKNOWN_TRACK",
     "CaptionFiles",
     "CaptionSource",
+    "DepthAnythingV2",
     "DepthFiles",
     "DepthSource",
     "MaskFiles",
@@ -19,6 +20,7 @@ __all__ = [
     "PoseSource",
     "Poses",
     "Signals",
+    "VideoDepthAnything",
     "load_signals",
     "stream_signals",
     "write_signals",
