@@ -6,7 +6,9 @@ import torch
 from moving_people import People, draw_people, replace_people, write_people
 
 from regen_train.conditions import default_dilation, pose_support
-from regen_train.preparation.compose import ComposedClip, compose_clip, condition_faults, standin_depth
+from regen_train.conditions.composed import ComposedClip
+from regen_train.guard import check_conditions
+from regen_train.preparation.compose import compose_clip, standin_depth
 from regen_train.preparation.encode import latent_coverage
 from regen_train.preparation.settings import DatasetSettings
 from regen_train.preparation.survey import survey_clip
@@ -83,23 +85,24 @@ def test_conditions_are_what_they_promise(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "where", "fault"),
     [
-        ("structhuman", "mask", "structhuman is not flat under the mask: 1 pixels"),
-        ("structhuman", "outside", "structhuman is not the clip outside the mask: 1 pixels"),
-        ("structall", "drawn", "structall is not the skeleton where one is drawn: 1 pixels"),
-        ("structall", "outside", "structall is coloured where no skeleton is drawn: 1 pixels"),
-        ("depth", "mask", "depth is not flat under the mask: 1 pixels"),
+        ("structhuman", "mask", "structhuman is not flat under the mask"),
+        ("structhuman", "outside", "structhuman is not the clip outside the mask"),
+        ("structall", "drawn", "structall is not the skeleton where one is drawn"),
+        ("structall", "outside", "structall is coloured where no skeleton is drawn"),
+        ("depth", "mask", "depth is not flat under the mask"),
     ],
 )
 @pytest.mark.parametrize("fill", ["gray", "mean"])
 def test_one_wrong_pixel_is_found(tmp_path: Path, name: str, where: str, fault: str, fill: str) -> None:
     settings = BASE if fill == "gray" else replace(BASE, fill="background_mean", depth_fill="depth_mean")
     clip = compose(tmp_path, draw_people(), settings)[0]
-    assert condition_faults(clip, settings) == []
+    assert check_conditions(clip, fill=settings.fill, depth_fill=settings.depth_fill) == []
     drawn = pose_support(clip.pose)
     area = {"mask": clip.mask & ~drawn, "outside": ~clip.mask & ~drawn, "drawn": drawn}[where]
     pixel = tuple(area.nonzero()[-1])
     clip.conditions[name][pixel] += torch.tensor([1, 0, 0] if where == "outside" else [1, 1, 1], dtype=torch.uint8)
-    assert fault in condition_faults(clip, settings)
+    found = check_conditions(clip, fill=settings.fill, depth_fill=settings.depth_fill)
+    assert (fault, 1.0) in [(finding.message, finding.measured["pixels"]) for finding in found]
 
 
 def test_the_skeleton_is_drawn_last_at_model_size_with_a_scaled_line(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 SCHEMA_VERSION = 1
 MAX_PROMPT_TOKENS = 512
+UNKNOWN_TRACK = 255
+"""In a mask: a person without a track id."""
 
 
 @dataclass(frozen=True, order=True)

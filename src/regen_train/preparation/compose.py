@@ -5,34 +5,37 @@ mask; draw the skeleton last, at model size, with line widths scaled like the pi
 memory holds one window, whatever the clip's length. Nothing is coded or stored on the way.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 
+import cv2
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from regen_train.conditions import (
-    GRAY,
     default_dilation,
     depth_without_people,
     dilate,
     edges,
     fill_people,
     normalize_depth,
-    pose_support,
     struct_all,
     struct_human,
 )
+from regen_train.conditions.composed import ComposedClip
+from regen_train.guard import GuardSettings, check_conditions, stream_repaired
 from regen_train.preparation.settings import DEPTH_CONDITIONS, DatasetSettings
 from regen_train.preparation.survey import ClipPlan
 from regen_train.signals import Signals, stream_signals
+from regen_train.signals import mask as masks
 from regen_train.skeleton import default_line_width, draw_pose
 from regen_train.video import (
     CropPlan,
     Frame,
     decode_frames,
+    decode_gray,
     map_keypoints,
     pick_frames,
     plan_crop,
@@ -40,25 +43,8 @@ from regen_train.video import (
     resize_mask_any,
 )
 
-_WITH_SKELETON = frozenset({"structhuman", "structall"})
-_FILLED = frozenset({"structhuman", "structall", "depth"})
-
-
-@dataclass(frozen=True)
-class ComposedClip:
-    """One window of a clip at the model's size.
-
-    Args:
-        frames: The real clip.
-        conditions: Condition name to its video; no human pixel had a part in it.
-        mask: Where people are: dilated, and every pixel that a masked source pixel had a part in.
-        pose: The skeletons alone, on black.
-    """
-
-    frames: UInt8[Tensor, "t h w 3"]
-    conditions: Mapping[str, UInt8[Tensor, "t h w 3"]]
-    mask: Bool[Tensor, "t h w"]
-    pose: UInt8[Tensor, "t h w 3"]
+INSPECTED_SHORT_SIDE = 720
+"""Pixels: what detectors of people, faces and text are made for; bounds the memory of a window."""
 
 
 @dataclass(frozen=True)
@@ -71,25 +57,73 @@ class _Layers:
     depth: Float[Tensor, "t2 h w"]
 
 
-def compose_clip(plan: ClipPlan, settings: DatasetSettings, conditions: Sequence[str]) -> Iterator[ComposedClip]:
-    """Compose the windows of a clip, one at a time.
+@dataclass(frozen=True)
+class ComposedWindow:
+    """One window, composed, with what the gate needs to judge it.
+
+    Args:
+        frames: Numbers of the source frames.
+        clip: What was made.
+        signals: Of these frames; masks are mended.
+        given: The masks as they were extracted.
+        pictures: The source frames, their short side shrunk to at most `INSPECTED_SHORT_SIDE`.
+    """
+
+    frames: tuple[int, ...]
+    clip: ComposedClip
+    signals: Signals
+    given: Bool[Tensor, "t h w"]
+    pictures: UInt8[Tensor, "t H W 3"]
+
+
+def compose_windows(
+    plan: ClipPlan, settings: DatasetSettings, conditions: Sequence[str], guard: GuardSettings
+) -> Iterator[ComposedWindow]:
+    """Mend the masks of a clip and compose its windows, one at a time.
 
     Args:
         plan: What to cut from which clip.
         settings: How.
         conditions: Which condition videos to make.
+        guard: How masks are mended.
+
+    Raises:
+        ValueError: The clip or its signals are damaged.
+    """
+    crop = plan_crop(*plan.size, plan.bucket.height, plan.bucket.width)
+    frames = pick_frames(decode_frames(plan.path), chain(*plan.windows), what=plan.path)
+    for window, (signals, given) in zip(plan.windows, stream_mended(plan, guard), strict=True):
+        watched = _Watched(islice(frames, len(window)))
+        clip = compose_window(watched, signals, crop, settings=settings, conditions=conditions)
+        yield ComposedWindow(window, clip, signals, given, torch.stack(watched.pictures))
+
+
+def compose_clip(
+    plan: ClipPlan, settings: DatasetSettings, conditions: Sequence[str], guard: GuardSettings | None = None
+) -> Iterator[ComposedClip]:
+    """Compose the windows of a clip and hold each to what conditions promise; for those who look at them.
+
+    Arguments as in `compose_windows`; ``guard`` None takes the defaults.
 
     Raises:
         ValueError: The clip or its signals are damaged, or a finished condition breaks its promise.
     """
-    crop = plan_crop(*plan.size, plan.bucket.height, plan.bucket.width)
-    frames = pick_frames(decode_frames(plan.path), chain(*plan.windows), what=plan.path)
+    for window in compose_windows(plan, settings, conditions, GuardSettings() if guard is None else guard):
+        broken = check_conditions(window.clip, fill=settings.fill, depth_fill=settings.depth_fill)
+        if broken:
+            raise ValueError("; ".join(map(str, broken)))
+        yield window.clip
+
+
+def stream_mended(plan: ClipPlan, guard: GuardSettings) -> Iterator[tuple[Signals, Bool[Tensor, "t h w"]]]:
+    """Yield each window's signals with mended masks, and the masks as they were extracted."""
+    path = plan.signals / masks.FILE
+    mended = stream_repaired(decode_gray(path), frames=guard.repair_frames, hole_share=guard.hole_share)
+    chosen = pick_frames(mended, chain(*plan.windows), what=path)
     for window, signals in zip(plan.windows, stream_signals(plan.signals, plan.windows), strict=True):
-        clip = compose_window(islice(frames, len(window)), signals, crop, settings=settings, conditions=conditions)
-        faults = condition_faults(clip, settings)
-        if faults:
-            raise ValueError("; ".join(faults))
-        yield clip
+        repaired = list(islice(chosen, len(window)))
+        given = torch.stack([frame.given > 0 for frame in repaired])
+        yield replace(signals, mask=torch.stack([frame.mask for frame in repaired])), given
 
 
 def compose_window(
@@ -133,39 +167,20 @@ def standin_depth(height: int, width: int) -> Float[Tensor, "h w"]:
     return torch.linspace(0, 1, height)[:, None].expand(height, width).contiguous()
 
 
-def condition_faults(clip: ComposedClip, settings: DatasetSettings) -> list[str]:
-    """Return where a finished condition breaks its promise; exact comparisons, for nothing may leak.
+class _Watched:
+    """Pass frames on one by one, and keep a small copy of each for the gate."""
 
-    Where a skeleton is drawn both structs equal it; elsewhere under the mask they and depth are flat; outside both
-    structhuman equals the clip, and structall and depth are gray-scale.
-    """
-    drawn, faults = pose_support(clip.pose), []
-    for name in sorted(_FILLED & set(clip.conditions)):
-        video = clip.conditions[name]
-        over = drawn & (name in _WITH_SKELETON)
-        under = clip.mask & ~over
-        fill = settings.fill if name == "structhuman" else settings.depth_fill
-        checks = {
-            "is not the skeleton where one is drawn": over & (video != clip.pose).any(-1),
-            "is not flat under the mask": under & (video != _flat_values(video, under, gray=fill == "gray")).any(-1),
-        }
-        if name == "structhuman":
-            checks["is not the clip outside the mask"] = ~clip.mask & ~over & (video != clip.frames).any(-1)
-        else:
-            checks["is coloured where no skeleton is drawn"] = ~over & (video != video[..., :1]).any(-1)
-        faults += [f"{name} {fault}: {int(bad.sum())} pixels" for fault, bad in checks.items() if bool(bad.any())]
-    return faults
+    def __init__(self, frames: Iterable[Frame]) -> None:
+        self._frames = frames
+        self.pictures: list[UInt8[Tensor, "H W 3"]] = []
 
-
-def _flat_values(
-    video: UInt8[Tensor, "t h w 3"], under: Bool[Tensor, "t h w"], *, gray: bool
-) -> UInt8[Tensor, "t 1 1 3"]:
-    """Return the one value that each frame must have under the mask."""
-    values = video.new_full((len(video), 1, 1, 3), GRAY)
-    if not gray:
-        for value, frame, area in zip(values, video, under, strict=True):
-            value[:] = frame[area][0] if bool(area.any()) else GRAY
-    return values
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self._frames:
+            scale = INSPECTED_SHORT_SIDE / min(frame.rgb.shape[:2])
+            size = round(frame.rgb.shape[1] * scale), round(frame.rgb.shape[0] * scale)
+            small = cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA) if scale < 1 else frame.rgb
+            self.pictures.append(torch.from_numpy(small))
+            yield frame
 
 
 def _stack_layers(
