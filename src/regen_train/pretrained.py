@@ -7,11 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from regen_train.files import file_sha256
 
 Precision = Literal["bf16", "fp32"]
 DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -19,6 +22,8 @@ DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Tensors and text only: a pickle in a repository is never downloaded.
 _SAFE_FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
+# Some models keep their chat template in a file of its own.
+_MODEL_FILES = (*_SAFE_FILES, "*.jinja")
 
 
 @dataclass(frozen=True)
@@ -54,18 +59,68 @@ def resolve_folder(pretrained: str, *, revision: str | None, parts: Sequence[str
         raise FileNotFoundError(
             f"pretrained must be an existing diffusers folder or a hub id OWNER/NAME; found neither in {pretrained!r}"
         )
-    path = _download(pretrained, revision, parts)
+    files = [part for part in parts if part.endswith(".json")]
+    patterns = files + [f"{part}/{kind}" for part in parts if part not in files for kind in _SAFE_FILES]
+    path = _download(pretrained, revision, allow_patterns=patterns)
     return PretrainedFolder(path, pretrained, path.name)
 
 
-def _download(hub_id: str, revision: str | None, parts: Sequence[str]) -> Path:
+def resolve_model(pretrained: str, revision: str | None = None) -> PretrainedFolder:
+    """Return the local folder of one transformers model, downloading it if need be: tensors and text, no pickles.
+
+    Args:
+        pretrained: A folder, or a hub id such as ``facebook/sam3``.
+        revision: Branch, tag or commit on the hub; None for its main branch. Means nothing for a folder.
+
+    Raises:
+        FileNotFoundError: There is no such folder, it lacks config.json or weights as safetensors, or no such hub id
+            can be had; says why and what to do.
+    """
+    folder = Path(pretrained).expanduser()
+    if folder.is_dir():
+        found = PretrainedFolder(folder, folder.resolve().name)
+    elif folder.exists() or not _HUB_ID.fullmatch(pretrained):
+        raise FileNotFoundError(
+            f"pretrained must be an existing folder of a model or a hub id OWNER/NAME; found neither in {pretrained!r}"
+        )
+    else:
+        # the root only: folders hold copies for other programs
+        path = _download(pretrained, revision, allow_patterns=list(_MODEL_FILES), ignore_patterns=["*/*"])
+        found = PretrainedFolder(path, pretrained, path.name)
+    missing = [kind for kind in ("config.json", "*.safetensors") if not any(found.path.glob(kind))]
+    if missing:
+        raise FileNotFoundError(
+            f"{pretrained!r} is no model that can be read here: it has no {' and no '.join(missing)}; "
+            "weights as .bin or .pth pickles are not read, take a revision or a copy with safetensors"
+        )
+    return found
+
+
+def model_revision(model: PretrainedFolder) -> str:
+    """Return which weights a model of `resolve_model` has: its commit on the hub or, for a folder, a checksum.
+
+    The checksum is a SHA-256 over the names and contents of all files that decide what the model does: weights,
+    configs, tokenizer and processor. It is kept until one of them changes on disk.
+    """
+    if model.revision is not None:
+        return model.revision
+    files = sorted({file for kind in _MODEL_FILES for file in model.path.glob(kind) if file.is_file()})
+    lines = (f"{file.name}\0{_checksum(file, file.stat().st_size, file.stat().st_mtime_ns)}\n" for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _checksum(file: Path, size: int, modified: int) -> str:
+    """Return the file's checksum; size and time of change are there to tell a changed file from the one known."""
+    return file_sha256(file)
+
+
+def _download(hub_id: str, revision: str | None, **patterns: Any) -> Path:
     from huggingface_hub import errors, snapshot_download
 
-    files = [part for part in parts if part.endswith(".json")]
-    patterns = files + [f"{part}/{kind}" for part in parts if part not in files for kind in _SAFE_FILES]
     where = f"{hub_id!r}" + (f" at revision {revision!r}" if revision else "")
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(hub_id, revision=revision, **patterns))
     except errors.GatedRepoError as error:
         raise FileNotFoundError(
             f"{where} is gated: accept its licence on the hub, then log in with `hf auth login`"
