@@ -5,8 +5,7 @@ import pytest
 import torch
 from moving_people import People, draw_people, replace_people, write_people
 
-from regen_train.conditions import default_dilation, pose_support
-from regen_train.conditions.composed import ComposedClip
+from regen_train.conditions import ComposedClip, default_dilation, pose_support
 from regen_train.guard import check_conditions
 from regen_train.preparation.compose import compose_clip, standin_depth
 from regen_train.preparation.encode import latent_coverage

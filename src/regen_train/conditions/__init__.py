@@ -8,6 +8,7 @@ Source: ReGenHuman's release (github adamsunn/ReGenHuman, ``overlay.py``) for wh
 masks are hard, and fills and depth scales never see a human pixel.
 """
 
+from regen_train.conditions.composed import ComposedClip
 from regen_train.conditions.depth import DepthFill, DepthMode, depth_without_people, normalize_depth
 from regen_train.conditions.masks import GRAY, HumanFill, default_dilation, dilate, fill_people
 from regen_train.conditions.struct import POSE_THRESHOLD, edges, pose_support, struct_all, struct_human
@@ -16,6 +17,7 @@ from regen_train.video import resize_mask_any
 __all__ = [
     "GRAY",
     "POSE_THRESHOLD",
+    "ComposedClip",
     "DepthFill",
     "DepthMode",
     "HumanFill",

@@ -6,14 +6,13 @@ import torch
 from jaxtyping import Bool, Shaped, UInt8
 from torch import Tensor
 
-from regen_train.conditions import default_dilation, dilate
-from regen_train.conditions.composed import ComposedClip
+from regen_train.conditions import ComposedClip, default_dilation, dilate
 from regen_train.guard.detectors import Detectors
 from regen_train.guard.evidence import FrameSignals, SignalEvidence
 from regen_train.guard.invariants import check_conditions
 from regen_train.guard.opinions import Opinions, absent_severity
 from regen_train.guard.outline import OutlineEvidence
-from regen_train.guard.report import Finding, GuardReport, sort_findings
+from regen_train.guard.report import Finding, GuardReport, Severity, sort_findings
 from regen_train.guard.settings import GuardSettings
 from regen_train.skeleton import draw_pose
 
@@ -96,7 +95,7 @@ def conclude(
     """Return the report of these findings, with what the policies add."""
     nobody = []
     if not has_people:
-        severity = "reject" if settings.no_human == "drop" else "note"
+        severity: Severity = "reject" if settings.no_human == "drop" else "note"
         nobody = [Finding("no_human", severity, f"nobody is seen in any frame; policy: {settings.no_human}")]
     return GuardReport(
         findings=sort_findings([*findings, *nobody]),

@@ -4,8 +4,7 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from regen_train.conditions import GRAY, DepthFill, HumanFill, pose_support
-from regen_train.conditions.composed import ComposedClip
+from regen_train.conditions import GRAY, ComposedClip, DepthFill, HumanFill, pose_support
 from regen_train.guard.report import Finding
 
 _WITH_SKELETON = frozenset({"structhuman", "structall"})

@@ -7,8 +7,7 @@ from typing import Any
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from regen_train.conditions import pose_support
-from regen_train.conditions.composed import ComposedClip
+from regen_train.conditions import ComposedClip, pose_support
 from regen_train.guard.detectors import Boxes, Detectors
 from regen_train.guard.report import Finding, Severity
 from regen_train.guard.seen import judge_condition, judge_faces, judge_people
@@ -104,7 +103,7 @@ class Opinions:
             "blur": "text can still be read in the background after blurring",
             "structall": "text can be read in the background: this window is for datasets with --conditions structall",
         }[self.settings.text]
-        severity = "reject" if self.settings.text == "structall" else "review"
+        severity: Severity = "reject" if self.settings.text == "structall" else "review"
         return Finding("readable_text", severity, message, tuple(frames), {"readings": float(len(words))}), words
 
     def judge_caption(self, caption: str, readings: Sequence[str]) -> list[Finding]:

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from regen_train.conditions import (
+    ComposedClip,
     default_dilation,
     depth_without_people,
     dilate,
@@ -24,7 +25,6 @@ from regen_train.conditions import (
     struct_all,
     struct_human,
 )
-from regen_train.conditions.composed import ComposedClip
 from regen_train.guard import GuardSettings, check_conditions, stream_repaired
 from regen_train.preparation.settings import DEPTH_CONDITIONS, DatasetSettings
 from regen_train.preparation.survey import ClipPlan

@@ -8,8 +8,8 @@ from einops import reduce
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from regen_train.conditions import ComposedClip
 from regen_train.encoders import NEGATIVE_PROMPT, WanEncoders
-from regen_train.preparation.compose import ComposedClip
 from regen_train.preparation.settings import DatasetSettings
 from regen_train.schema import Bucket, Geometry, Sample
 from regen_train.shards import Constants

@@ -9,8 +9,6 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from regen_train.preparation.compose import ComposedClip
-
 STRIPS = ("source", "mask", "pose", "depth", "structhuman", "structall")
 """All strips, top to bottom. The mask is drawn over the source if that may be shown."""
 SHOWING_SOURCE = frozenset({"source", "structhuman"})
