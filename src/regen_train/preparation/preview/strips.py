@@ -9,6 +9,8 @@ from einops import rearrange, repeat
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
+from regen_train.conditions import ComposedClip
+
 STRIPS = ("source", "mask", "pose", "depth", "structhuman", "structall")
 """All strips, top to bottom. The mask is drawn over the source if that may be shown."""
 SHOWING_SOURCE = frozenset({"source", "structhuman"})
