@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from regen_train.guard import GuardSettings
 from regen_train.preparation.command import parse_options, told_in_words
 from regen_train.preparation.preview import Drawing, Run, check_page_folder, items_of_run, write_page
 from regen_train.preparation.preview.collect import UNCHECKED
@@ -45,7 +46,7 @@ class PageOptions:
     signals: Path | None = None
     salt_file: Path | None = None
     no_source: bool = False
-    picture_height: int = 160
+    picture_height: int = 240
     columns: int = 6
 
 
@@ -59,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> int:
         signals = options.clips / "signals" if options.signals is None else options.signals
         survey = survey_clips(find_clips(options.clips), signals, settings, temporal_factor=_TEMPORAL_FACTOR)
         salt = load_salt(options.salt_file, dataset=options.output)
-        run = Run(options.clips, survey, settings, lambda plan, number: UNCHECKED, salt)
+        run = Run(options.clips, survey, settings, GuardSettings(), lambda plan, number: UNCHECKED, salt)
         drawing = Drawing(not options.no_source, options.picture_height, options.columns)
         items = list(items_of_run(run, options.page, drawing))
         title = "Review of a preparation" if options.no_source else f"Review of {options.output.resolve().name}"

@@ -21,6 +21,7 @@ ITEM = PageItem(
     name=EVIL,
     caption=EVIL,
     frames=(0, 4, 9),
+    ends=(4, 8, 10),
     frame_size=(90, 160),
     strips={"mask": "pictures/a/mask.webp"},
 )
@@ -91,9 +92,13 @@ def test_a_page_without_source_holds_no_free_text() -> None:
 
 
 def test_flagged_frames_are_marked_by_their_place() -> None:
-    assert listed(page_text([ITEM], title="t", source=True))[0]["flagged"] == [1, 2]
-    noted = PageItem("k", "accept", (Reason("repaired", "note", (0, 4, 9)),), frames=(0, 4, 9))
-    assert listed(page_text([noted], title="t", source=True))[0]["flagged"] == []
+    assert listed(page_text([ITEM], title="t", source=True))[0]["flagged"] == {
+        "0": "mask_missing",
+        "1": "mask_missing",
+        "2": "mask_missing",
+    }
+    noted = PageItem("k", "accept", (Reason("repaired", "note", (0, 4, 9)),), frames=(0, 4, 9), ends=(1, 5, 10))
+    assert listed(page_text([noted], title="t", source=True))[0]["flagged"] == {}
 
 
 def test_reasons_of_a_report_stand_gravest_first() -> None:
@@ -125,8 +130,9 @@ def test_frame_numbers_are_told_as_runs() -> None:
         ((), [0, 4, 8, 12, 16, 20]),
         ((26,), [0, 4, 8, 13, 16, 20]),
         ((27,), [0, 4, 8, 13, 16, 20]),
+        ((41,), [0, 4, 8, 12, 16, 20]),
         (range(10, 40), [0, 4, 8, 12, 16, 20]),
-        (range(17, 24), [0, 4, 9, 10, 11, 20]),
+        (range(18, 24), [0, 4, 9, 10, 11, 20]),
         ((40, 41, 42), [0, 4, 8, 12, 16, 20]),
         ((99,), [0, 4, 8, 12, 16, 20]),
     ],

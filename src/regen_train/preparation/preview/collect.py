@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from regen_train.conditions import ComposedClip
 from regen_train.files import file_sha256
-from regen_train.preparation.compose import compose_clip
+from regen_train.guard import GuardSettings
+from regen_train.preparation.compose import compose_clip, compose_windows
 from regen_train.preparation.preview.items import PageItem, Reason, VerdictName
 from regen_train.preparation.preview.page import PAGE_NAME
 from regen_train.preparation.preview.strips import (
@@ -15,6 +17,7 @@ from regen_train.preparation.preview.strips import (
     choose_frames,
     draw_strips,
     find_strips,
+    frame_end,
     strip_height,
     write_strips,
 )
@@ -55,6 +58,7 @@ class Run:
         clips: The folder of video files.
         survey: Its clips, fit and refused.
         settings: How the windows are composed.
+        guard: How masks are mended.
         outcome: Says what became of a window, given its clip and its number in it.
         salt: The secret of the keys.
     """
@@ -62,6 +66,7 @@ class Run:
     clips: Path
     survey: Survey
     settings: DatasetSettings
+    guard: GuardSettings
     outcome: Callable[[ClipPlan, int], Outcome]
     salt: bytes = field(repr=False)
 
@@ -77,7 +82,7 @@ class Drawing:
     """
 
     source: bool = True
-    height: int = 160
+    height: int = 240
     num_frames: int = 6
 
 
@@ -130,9 +135,11 @@ def _clip_items(run: Run, plan: ClipPlan, page: Path, drawing: Drawing) -> Itera
     for shot in shots:
         strips = {name: path.relative_to(page).as_posix() for name, path in find_strips(shot.folder).items()}
         if strips:
-            frames = tuple(plan.windows[shot.number][place] for place in shot.places)
+            window = plan.windows[shot.number]
+            frames = tuple(window[place] for place in shot.places)
+            ends = tuple(frame_end(window, place) for place in shot.places)
             size = height, round(bucket.width * height / bucket.height)
-            yield replace(shot.item, frames=frames, frame_size=size, strips=strips)
+            yield replace(shot.item, frames=frames, ends=ends, frame_size=size, strips=strips)
         else:
             yield replace(shot.item, reasons=(*shot.item.reasons, Reason("undrawn", "note", message=fault)))
 
@@ -168,6 +175,7 @@ def _plan_shot(run: Run, plan: ClipPlan, number: int, page: Path, drawing: Drawi
         "bucket": str(plan.bucket),
         "signals": plan.signals_sha256,
         "settings": run.settings.sample_dict(),
+        "guard": run.guard.to_dict(),
     }
     name = f"{item.key}-{fingerprint_of(look)[:_FOLDER_DIGITS]}"
     return _Shot(item, number, places, page / PICTURES / name)
@@ -182,12 +190,19 @@ def _draw_shots(run: Run, plan: ClipPlan, shots: list[_Shot], drawing: Drawing) 
         conditions.append("structhuman")
     todo = replace(plan, windows=tuple(plan.windows[shot.number] for shot in shots))
     try:
-        for shot, clip in zip(shots, compose_clip(todo, run.settings, conditions), strict=True):
+        for shot, clip in zip(shots, _compose(run, todo, conditions, source=drawing.source), strict=True):
             strips = draw_strips(clip, shot.places, height=drawing.height, source=drawing.source)
             write_strips(shot.folder, strips)
     except ValueError as error:
         return f"not drawn: {error}"
     return ""
+
+
+def _compose(run: Run, plan: ClipPlan, conditions: list[ConditionName], *, source: bool) -> Iterator[ComposedClip]:
+    """Compose windows; one that breaks its promise is drawn for those who may see it, and for nobody else."""
+    if not source:
+        return compose_clip(plan, run.settings, conditions, run.guard)
+    return (window.clip for window in compose_windows(plan, run.settings, conditions, run.guard))
 
 
 def _clip_key(run: Run, source_sha256: str) -> str:

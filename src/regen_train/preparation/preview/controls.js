@@ -2,8 +2,8 @@
 function lookCloser(item, place) {
   looking = { item, place };
   const count = item.frames.length;
-  const flagged = item.flagged.includes(place) ? ", flagged" : "";
-  get("closer-title").textContent = `${item.name || item.key}: frame ${item.frames[place]}${flagged}`;
+  const checks = item.flagged[place] ? `, flagged by ${item.flagged[place]}` : "";
+  get("closer-title").textContent = `${item.name || item.key}: frame ${item.frames[place]}${checks}`;
   get("closer-previous").disabled = place === 0;
   get("closer-next").disabled = place === count - 1;
   const ratio = item.size[1] / item.size[0];
@@ -46,7 +46,7 @@ function turn(by) {
 function openKey() {
   const card = document.activeElement.closest("article") || document.querySelector("article");
   const item = card && items.find((one) => one.key === card.dataset.key);
-  if (item && item.frames.length) lookCloser(item, item.flagged[0] ?? 0);
+  if (item && item.frames.length) lookCloser(item, Number(Object.keys(item.flagged)[0] ?? 0));
 }
 
 function toggleRow(row) {
@@ -99,6 +99,10 @@ addEventListener("hashchange", start);
 function start() {
   readState();
   render();
-  if (state.item) focusCard(document.querySelector(`article[data-key="${CSS.escape(state.item)}"]`));
+  if (!state.item) return;
+  focusCard(document.querySelector(`article[data-key="${CSS.escape(state.item)}"]`));
+  const item = matching.find((one) => one.key === state.item);
+  const place = item ? item.frames.map(String).indexOf(state.frame) : -1;
+  if (place >= 0) lookCloser(item, place);
 }
 start();

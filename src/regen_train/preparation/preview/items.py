@@ -42,7 +42,8 @@ class PageItem:
         caption: What the clip is said to show; left out on a page without source pixels.
         span: The first and the last source frame; None where there is no window.
         notes: More to know, such as the size of the window.
-        frames: The source frame numbers of the pictures in each strip, left to right.
+        frames: The source frames of the pictures in each strip, left to right.
+        ends: For each of them the next source frame that the window takes: those before it are not in the window.
         frame_size: Height and width of one picture in a strip, in pixels.
         strips: Strip name to its picture file, as a path from the page's folder. Empty if nothing could be drawn.
     """
@@ -55,6 +56,7 @@ class PageItem:
     span: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
     frames: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
     frame_size: tuple[int, int] = (0, 0)
     strips: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,6 +64,20 @@ class PageItem:
     def flagged(self) -> frozenset[int]:
         """The source frames that any reason but a note names."""
         return frozenset(frame for reason in self.reasons if reason.severity != "note" for frame in reason.frames)
+
+    @property
+    def flags(self) -> dict[int, str]:
+        """Place of a picture to the checks that name its frame, or one after it that the window leaves out."""
+        flags = {}
+        for place, (first, end) in enumerate(zip(self.frames, self.ends, strict=True)):
+            named = [
+                reason.check
+                for reason in self.reasons
+                if reason.severity != "note" and any(first <= frame < end for frame in reason.frames)
+            ]
+            if named:
+                flags[place] = ", ".join(dict.fromkeys(named))
+        return flags
 
 
 def reasons_of_report(report: Mapping[str, Any]) -> tuple[Reason, ...]:

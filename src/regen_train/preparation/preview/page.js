@@ -1,6 +1,6 @@
 "use strict";
 // The whole state is in the address's fragment, so that a view can be linked to: #verdict=reject&reason=...&q=...
-// &page=2&size=l&hide=pose,depth&item=KEY. Everything is put on the page as text, never as HTML.
+// &page=2&size=l&hide=pose,depth&item=KEY&frame=14. Everything is put on the page as text, never as HTML.
 const PER_PAGE = 20;
 const SYMBOLS = { accept: "✓", review: "?", reject: "✕", failed: "!", unchecked: "–" };
 const LABELS = { source: "Source", mask: "Mask", pose: "Pose", depth: "Depth", structhuman: "StructHuman",
@@ -39,12 +39,13 @@ function readState() {
     size: ["s", "l"].includes(found.get("size")) ? found.get("size") : "m",
     hide: hidden,
     item: found.get("item") || "",
+    frame: found.get("frame") || "",
   };
 }
 
 function change(changes) {
-  state = { ...state, item: "", ...changes };
-  const usual = { verdict: "", reason: "", q: "", page: 1, size: "m", hide: "", item: "" };
+  state = { ...state, item: "", frame: "", ...changes };
+  const usual = { verdict: "", reason: "", q: "", page: 1, size: "m", hide: "", item: "", frame: "" };
   const kept = Object.entries(state).filter(([name, value]) => String(value) !== String(usual[name]));
   const fragment = new URLSearchParams(kept.map(([name, value]) => [name, String(value)])).toString();
   history.replaceState(null, "", `#${fragment}`);
@@ -131,15 +132,17 @@ function renderStrips(item) {
   const shown = Object.keys(LABELS).filter((row) => row in item.strips && !state.hide.includes(row));
   const half = Math.ceil(shown.length / 2); // two groups: side by side where they fit, such as of portrait clips
   const groups = [shown.slice(0, half), shown.slice(half)].filter((group) => group.length);
-  return make("div", { class: "strips", "--count": item.frames.length,
+  const tall = item.size[0] > item.size[1] ? " tall" : "";
+  return make("div", { class: `strips${tall}`, "--count": item.frames.length,
     "--ratio": (item.frames.length * item.size[1]) / item.size[0] }, ...groups.map((group) => renderGroup(item, group)));
 }
 
 function renderGroup(item, group) {
   const numbers = item.frames.map((frame, place) => {
-    const flagged = item.flagged.includes(place);
-    const button = make("button", { type: "button", class: flagged ? "flagged" : "",
-      "aria-label": `look closer at frame ${frame}${flagged ? ", flagged" : ""}` }, `${flagged ? "⚑ " : ""}${frame}`);
+    const checks = item.flagged[place];
+    const button = make("button", { type: "button", class: checks ? "flagged" : "", title: checks || "",
+      "aria-label": `look closer at frame ${frame}${checks ? `, flagged by ${checks}` : ""}` },
+    `${checks ? "⚑ " : ""}${frame}`);
     button.addEventListener("click", () => lookCloser(item, place));
     return button;
   });
@@ -148,7 +151,7 @@ function renderGroup(item, group) {
     const picture = make("img", { src: item.strips[row], loading: "lazy",
       alt: `${LABELS[row]} of frames ${item.frames.join(", ")}` });
     const marks = item.frames.map((_, place) => {
-      const mark = make("div", { class: item.flagged.includes(place) ? "mark flagged" : "mark" });
+      const mark = make("div", { class: item.flagged[place] ? "mark flagged" : "mark" });
       mark.style.left = `${(100 * place) / item.frames.length}%`;
       return mark;
     });

@@ -66,7 +66,7 @@ def _plain_item(item: PageItem) -> dict[str, Any]:
         "notes": list(item.notes),
         "reasons": [_plain_reason(reason) for reason in item.reasons],
         "frames": list(item.frames),
-        "flagged": [place for place, frame in enumerate(item.frames) if frame in item.flagged],
+        "flagged": item.flags,
         "size": list(item.frame_size),
         "strips": dict(item.strips),
     }
@@ -83,7 +83,11 @@ def _plain_reason(reason: Reason) -> dict[str, Any]:
 
 
 def _plain_measured(measured: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
+    return ", ".join(f"{name} {_number(value)}" for name, value in measured.items())
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value.is_integer() else f"{value:.4g}"
 
 
 def _script_safe(value: Any) -> str:

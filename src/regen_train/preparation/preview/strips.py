@@ -1,6 +1,7 @@
 """From a composed window to strips of small pictures: a few frames side by side, one strip for each thing to see."""
 
 import shutil
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,6 @@ SHOWING_SOURCE = frozenset({"source", "structhuman"})
 STRIPS_VERSION = 1
 """Goes up whenever the same window gives other pictures."""
 _SUFFIX = ".webp"
-_LOSSLESS = frozenset({"mask", "pose"})
 _QUALITY = 80
 _TINT = (255, 64, 160)  # a colour that neither skins nor skeletons have
 _TINTED = 0.45
@@ -28,21 +28,25 @@ def choose_frames(window: Sequence[int], flagged: Collection[int], *, count: int
     """Return which frames of a window to show, as places in it: evenly spread, but up to half of them flagged.
 
     Args:
-        window: The source frame of each frame.
-        flagged: Source frames worth seeing; if the window skips them all, their nearest.
+        window: The source frame of each frame, ascending.
+        flagged: Source frames worth seeing; one that the window leaves out is shown by the last frame before it.
         count: How many to show; all, if the window has fewer.
     """
     chosen = _spread(range(len(window)), count)
-    inside = [frame for frame in flagged if window[0] <= frame <= window[-1]]
-    wanted = [place for place, frame in enumerate(window) if frame in flagged] or sorted(
-        {min(range(len(window)), key=lambda place: abs(window[place] - frame)) for frame in inside}
-    )
+    inside = [frame for frame in flagged if window[0] <= frame < frame_end(window, len(window) - 1)]
+    wanted = sorted({bisect_right(window, frame) - 1 for frame in inside})
     lacking = max(0, max(1, count // 2) - len(set(wanted) & set(chosen)))
     for place in _spread([place for place in wanted if place not in chosen], lacking):
         plain = [other for other in chosen if other not in wanted]
         if plain:
             chosen[chosen.index(min(plain, key=lambda other: abs(other - place)))] = place
     return sorted(chosen)
+
+
+def frame_end(window: Sequence[int], place: int) -> int:
+    """Return the next source frame that a window takes after the one at a place; the last one stands for itself."""
+    after = bisect_right(window, window[place])
+    return window[after] if after < len(window) else window[place] + 1
 
 
 def draw_strips(
@@ -78,7 +82,7 @@ def write_strips(folder: Path, strips: Mapping[str, UInt8[Tensor, "h w 3"]]) -> 
     temporary.mkdir(parents=True)
     for name, strip in strips.items():
         picture = Image.fromarray(strip.numpy())
-        picture.save(temporary / f"{name}{_SUFFIX}", lossless=name in _LOSSLESS, quality=_QUALITY, method=4)
+        picture.save(temporary / f"{name}{_SUFFIX}", lossless=name == "pose", quality=_QUALITY, method=4)
     temporary.rename(folder)
 
 
