@@ -8,10 +8,11 @@ from regen_train.toy.world.palette import Paint
 from regen_train.toy.world.render import WorldClip, render
 from regen_train.toy.world.scene import Furniture, Scene, draw_scene
 from regen_train.toy.world.spec import ClipSpec, Passed, Person
-from regen_train.toy.world.story import Size, WorldOptions, draw_clip
+from regen_train.toy.world.story import ClipFormat, WorldOptions, draw_clip
 
 __all__ = [
     "VOCABULARY",
+    "ClipFormat",
     "ClipSpec",
     "Furniture",
     "Garment",
@@ -21,7 +22,6 @@ __all__ = [
     "Passed",
     "Person",
     "Scene",
-    "Size",
     "WorldClip",
     "WorldFiles",
     "WorldOptions",

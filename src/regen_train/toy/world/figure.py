@@ -69,7 +69,7 @@ def part_colours(person: Identity) -> NDArray[np.uint8]:
     shirt, lower = _garment(person.shirt), _garment(person.lower)
     skull = skin if person.hair_style == "bald" else hair
     dark = _plain((30, 22, 25))
-    colours = {name: skin for name in PARTS}
+    colours = dict.fromkeys(PARTS, skin)
     colours |= {"mane": hair, "bun": hair, "skull": skull, "torso": shirt, "pelvis": lower}
     colours |= {"eye_left": dark, "eye_right": dark, "mouth": _plain(_lips(person.skin.rgb))}
     colours |= {"nose": _plain(shade(person.skin.rgb, 0.84))}

@@ -7,7 +7,7 @@ from typing import Literal
 from regen_train.files import file_sha256
 from regen_train.signals import write_signals
 from regen_train.toy.world.render import WorldClip, render
-from regen_train.toy.world.story import Size, WorldOptions, draw_clip
+from regen_train.toy.world.story import DEFAULT_FORMAT, DEFAULT_OPTIONS, ClipFormat, WorldOptions, draw_clip
 from regen_train.video import write_video
 
 WorldCodec = Literal["ffv1", "h264"]
@@ -33,8 +33,8 @@ def write_world(
     *,
     count: int,
     seed: int = 0,
-    size: Size = Size(),
-    options: WorldOptions = WorldOptions(),
+    form: ClipFormat = DEFAULT_FORMAT,
+    options: WorldOptions = DEFAULT_OPTIONS,
     codec: WorldCodec = "ffv1",
 ) -> list[WorldFiles]:
     """Write clips and their signals; same arguments and library versions, same bytes.
@@ -43,7 +43,7 @@ def write_world(
         folder: Gets ``clip-00000.mkv`` and so on, and ``signals/clip-00000/`` and so on.
         count: How many.
         seed: Of people, motions and rooms.
-        size: Length and size of all clips.
+        form: Length, size and rate of all clips.
         options: What they show.
         codec: ``ffv1`` keeps every bit, so that signals stay exact; ``h264`` blurs edges as real video does, in .mp4.
 
@@ -55,7 +55,7 @@ def write_world(
         raise ValueError(f"count must be at least 1 and codec ffv1 or h264, got {count} and {codec!r}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    clips = (render(draw_clip(seed, number, size, options)) for number in range(count))
+    clips = (render(draw_clip(seed, number, form, options)) for number in range(count))
     return [write_clip(folder, f"clip-{number:05d}", clip, codec=codec) for number, clip in enumerate(clips)]
 
 

@@ -9,6 +9,11 @@ from regen_train.toy.world.body import Array, turn
 _WIDE, _DEEP = 0.8, 0.9
 """Half width and half depth of a head against its half height."""
 
+EYES = np.array([[0.38, 0.16], [-0.38, 0.16]])
+"""Left and right eye, as `face_places` has them."""
+
+NOSE, MOUTH = np.array([[0.0, -0.1]]), np.array([[0.0, -0.5]])
+
 
 @dataclass(frozen=True)
 class Head:
@@ -62,19 +67,10 @@ def face_places() -> Array:
     brow = np.stack([across, 0.36 - across**2], axis=1)
     bridge = np.stack([np.zeros(4), np.linspace(0.22, -0.1, 4)], axis=1)
     nostrils = np.stack([np.linspace(-0.15, 0.15, 5), np.full(5, -0.2)], axis=1)
-    eye = _ring(6, 0.14, 0.06)
-    parts = [
-        *(jaw, brow + [-0.42, 0.0], brow + [0.42, 0.0], bridge, nostrils),
-        *(eye + [-0.38, 0.16], eye + [0.38, 0.16]),
-        *(_ring(12, 0.28, 0.12) + [0.0, -0.5], _ring(8, 0.2, 0.05) + [0.0, -0.5]),
-    ]
-    return np.concatenate(parts)
-
-
-EYES = np.array([[0.38, 0.16], [-0.38, 0.16]])
-"""Left and right eye, as `face_places` has them."""
-
-NOSE, MOUTH = np.array([[0.0, -0.1]]), np.array([[0.0, -0.5]])
+    brows = [np.add(brow, [side * 0.42, 0.0]) for side in (-1, 1)]
+    eyes = [np.add(_ring(6, 0.14, 0.06), place) for place in EYES[::-1]]
+    lips = [np.add(ring, MOUTH) for ring in (_ring(12, 0.28, 0.12), _ring(8, 0.2, 0.05))]
+    return np.concatenate([jaw, *brows, bridge, nostrils, *eyes, *lips])
 
 
 def _ring(count: int, half_width: float, half_height: float) -> Array:

@@ -52,7 +52,7 @@ class Identity:
         build: Width of trunk and limbs against the usual.
         legs: Length of legs against the usual.
         shoulders: Width of shoulders against the usual.
-        head: Size of the head against the usual.
+        head: ClipFormat of the head against the usual.
     """
 
     name: str
@@ -110,5 +110,7 @@ def _garment(random: np.random.Generator, *, plain: float, without: str = "") ->
     pattern = PATTERNS[1 + int(random.integers(3))]
     # Of two dark or two pale colours a small picture shows one.
     pale = sum(paint.rgb) > _PALEST or paint.name in ("yellow", "orange")
-    second = pick_paint(random, {name: CLOTHES[name] for name in (("black", "blue", "purple") if pale else ("white", "yellow"))})
+    second = pick_paint(
+        random, {name: CLOTHES[name] for name in (("black", "blue", "purple") if pale else ("white", "yellow"))}
+    )
     return Garment(paint, pattern, second) if patterned else Garment(paint, "plain", paint)

@@ -40,13 +40,14 @@ class View:
 
 @dataclass(frozen=True)
 class DrawnPart:
-    """A part of a body, ready to be painted: label, polygons in OpenCV's fixed point, and pattern's origin in dots."""
+    """A part of a body, ready to be painted: polygons in OpenCV's fixed point, pattern's origin and scale in dots."""
 
     label: int
     pattern: str | None
     outlines: NDArray[np.int32]
     edges: NDArray[np.int32] | None
     origin: Array
+    scale: float
     part: Part
 
 
@@ -66,20 +67,21 @@ def prepare_parts(parts: list[Part], view: View, patterns: dict[int, str], base:
             outlines=_fixed(part.outline, view),
             edges=None if part.edge is None else _fixed(part.edge, view),
             origin=view.dots(part.origin[:, None])[:, 0],
+            scale=view.scale,
             part=part,
         )
         for part in parts
     ]
 
 
-def paint_body(labels: Labels, drawn: list[DrawnPart], view: View, frame: int) -> None:
+def paint_body(labels: Labels, drawn: list[DrawnPart], frame: int) -> None:
     """Paint a body over what is there, from its farthest part to its nearest."""
     for item in sorted(drawn, key=lambda item: float(item.part.order[frame])):
         if item.edges is not None:
             cv2.fillConvexPoly(labels, item.edges[frame], item.label + 2, cv2.LINE_8, _SHIFT)
         cv2.fillConvexPoly(labels, item.outlines[frame], item.label, cv2.LINE_8, _SHIFT)
         if item.pattern is not None:
-            _paint_pattern(labels, item, view, frame)
+            _paint_pattern(labels, item, frame)
 
 
 def shrink_mean(dots: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -95,17 +97,17 @@ def shrink_max(dots: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 
 def _fixed(outline: Array, view: View) -> NDArray[np.int32]:
-    return np.round(view.dots(outline) * 2**_SHIFT).astype(np.int32)
+    return np.asarray(np.round(view.dots(outline) * 2**_SHIFT), np.int32)
 
 
-def _paint_pattern(labels: Labels, item: DrawnPart, view: View, frame: int) -> None:
+def _paint_pattern(labels: Labels, item: DrawnPart, frame: int) -> None:
     outline = item.outlines[frame] >> _SHIFT
     (left, top), (right, bottom) = np.maximum(outline.min(0) - 1, 0), np.maximum(outline.max(0) + 2, 0)
     area = labels[top:bottom, left:right]
     if not area.size:
         return
     assert item.pattern is not None
-    period = _PERIOD[item.pattern] * view.scale
+    period = _PERIOD[item.pattern] * item.scale
     origin = item.origin[frame]
     along = item.part.along[frame] * (1.0, -1.0)
     x = (np.arange(left, left + area.shape[1], dtype=np.float32) - np.float32(origin[0])) / np.float32(period)

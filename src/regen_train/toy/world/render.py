@@ -106,21 +106,16 @@ def _body(spec: ClipSpec, number: int) -> _Body:
 def _paint_labels(spec: ClipSpec, room: Room, bodies: Sequence[_Body], frame: int) -> NDArray[np.uint8]:
     """Paint people, things and furniture from far to near; 0 is the room."""
     labels = np.zeros(room.depth.shape, np.uint8)
-    steps = [(body.size, number, body) for number, body in enumerate(bodies) if body.present[frame]]
-    nearer = sorted(steps, key=lambda step: step[:2])
+    order = sorted((body.size, number) for number, body in enumerate(bodies) if body.present[frame])
+    passed = spec.passed
+    thing_after = passed and max((bodies[number].size, number) for number in (passed.giver, passed.taker))
     # Furniture is in the room's picture: where it hides somebody, the room shows.
-    covers = [(piece.size, where) for piece, where in room.front]
-    thing_after = -1 if spec.passed is None else max(spec.passed.giver, spec.passed.taker)
-    if spec.passed is not None:
-        sizes = [(bodies[number].size, number) for number in (spec.passed.giver, spec.passed.taker)]
-        thing_after = max(sizes)[1]
-    for size, number, body in nearer:
-        for cover, where in covers:
-            if cover <= size:
-                labels[where] = 0
-        covers = [cover for cover in covers if cover[0] > size]
-        paint_body(labels, body.drawn, body.view, frame)
-        if number == thing_after:
+    covers = sorted(room.front, key=lambda cover: cover[0].size)
+    for size, number in order:
+        while covers and covers[0][0].size <= size:
+            labels[covers.pop(0)[1]] = 0
+        paint_body(labels, bodies[number].drawn, frame)
+        if (size, number) == thing_after:
             _paint_thing(labels, spec, bodies, frame)
     for _, where in covers:
         labels[where] = 0
@@ -161,7 +156,7 @@ class _Pixels:
         picture, depth = self.empty.copy(), self.empty_depth.copy()
         mask = np.zeros(depth.shape, np.uint8)
         visible = np.zeros((len(self.bodies), *depth.shape), bool)
-        rows, columns = _span(labels.any(1)), _span(labels.any(0))
+        rows, columns = _span(np.any(labels, 1)), _span(np.any(labels, 0))
         if rows is None or columns is None:
             return picture, mask, visible, depth
         dots = tuple(slice(DOTS * span.start, DOTS * span.stop) for span in (rows, columns))
@@ -207,7 +202,7 @@ def _poses(spec: ClipSpec, bodies: Sequence[_Body], labels: Sequence[NDArray[np.
     for number, body in enumerate(bodies):
         first = 1 + number * LABELS_PER_PERSON
         places = body.view.dots(body.keypoints[..., :2])
-        for frame in np.flatnonzero(body.present):
+        for frame in np.flatnonzero(body.present).tolist():
             dots = places[frame]
             column, row = np.round(dots).astype(int).T
             inside = (column >= 0) & (column < spec.width * DOTS) & (row >= 0) & (row < spec.height * DOTS)

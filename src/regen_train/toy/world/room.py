@@ -11,7 +11,7 @@ from regen_train.toy.world.palette import Rgb, shade
 from regen_train.toy.world.scene import WALL_SIZE, Furniture, Scene
 
 _NEAREST = 1.5
-"""Size whose inverse depth is the largest that 16 bits hold; a body of size 1.5 would tower over the frame."""
+"""ClipFormat whose inverse depth is the largest that 16 bits hold; a body of size 1.5 would tower over the frame."""
 
 
 def inverse_depth(size: NDArray[np.float64] | float) -> NDArray[np.uint16]:

@@ -19,7 +19,7 @@ HANGING: tuple[FurnitureKind, ...] = ("door", "window", "poster")
 WORDS = ("EXIT", "CAFE", "OPEN", "HALL", "TAXI", "BANK", "CLUB", "STOP", "NEWS", "GYM")
 
 WALL_SIZE = 0.42
-"""Size (see `regen_train.toy.world.motion.Motion`) of somebody at the wall: nobody is farther."""
+"""ClipFormat (see `regen_train.toy.world.motion.Motion`) of somebody at the wall: nobody is farther."""
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,18 @@ class WorldOptions:
 
 
 @dataclass(frozen=True)
-class Size:
-    """Length and size of clips: frames (4n+1), pixels, and frames a second."""
+class ClipFormat:
+    """Length, size and rate of clips.
+
+    Args:
+        num_frames: 4n+1.
+        height: Pixels, at least 32.
+        width: Pixels, at least 32.
+        fps: Frames a second; also sets how far people get in a clip.
+
+    Raises:
+        ValueError: One is out of range; names all faults.
+    """
 
     num_frames: int = 9
     height: int = 64
@@ -80,17 +90,22 @@ class Size:
             raise ValueError("; ".join(faults))
 
 
-def draw_clip(seed: int, number: int, size: Size = Size(), options: WorldOptions = WorldOptions()) -> ClipSpec:
+DEFAULT_FORMAT, DEFAULT_OPTIONS = ClipFormat(), WorldOptions()
+
+
+def draw_clip(
+    seed: int, number: int, form: ClipFormat = DEFAULT_FORMAT, options: WorldOptions = DEFAULT_OPTIONS
+) -> ClipSpec:
     """Draw a clip. People, motions and room come from separate draws: none changes with another.
 
     Args:
         seed: Of the world.
         number: Of the clip.
-        size: Of the clip.
+        form: Its length, size and rate.
         options: What it shall show.
     """
     count = int(keyed_random(seed, number, "people").integers(options.min_people, options.max_people + 1))
-    motions = _Director(keyed_random(seed, number, "motion"), size, options).motions(count)
+    motions = _Director(keyed_random(seed, number, "motion"), form, options).motions(count)
     people = zip(_identities(seed, number, count, options.num_identities), motions, strict=True)
     passed = None
     if motions[0].action == "give":
@@ -99,10 +114,10 @@ def draw_clip(seed: int, number: int, size: Size = Size(), options: WorldOptions
     return ClipSpec(
         people=tuple(Person(who, motion) for who, motion in people),
         scene=draw_scene(seed, number),
-        num_frames=size.num_frames,
-        height=size.height,
-        width=size.width,
-        fps=size.fps,
+        num_frames=form.num_frames,
+        height=form.height,
+        width=form.width,
+        fps=form.fps,
         passed=passed,
     )
 
@@ -117,8 +132,8 @@ def _identities(seed: int, number: int, count: int, pool: int | None) -> list[Id
 class _Director:
     """Draws what the people of a clip do."""
 
-    def __init__(self, random: np.random.Generator, size: Size, options: WorldOptions) -> None:
-        self.random, self.size, self.options = random, size, options
+    def __init__(self, random: np.random.Generator, form: ClipFormat, options: WorldOptions) -> None:
+        self.random, self.form, self.options = random, form, options
 
     def motions(self, count: int) -> list[Motion]:
         story = self.options.story
@@ -133,7 +148,10 @@ class _Director:
         else:
             first = []
         others = count - len(first)
-        alone = [self._alone((place + 0.5) / others) for place in self.random.permutation(others)]
+        places = [(place + 0.5) / others for place in range(others)]
+        # Who looks on while a thing is handed over stands aside.
+        places = [0.08, 0.92] if story == "handover" else places
+        alone = [self._alone(places[place]) for place in self.random.permutation(len(places))[:others]]
         if story in ("enter", "leave"):
             alone[-1] = self._through_border(enters=story == "enter")
         return [*first, *alone]
@@ -165,13 +183,13 @@ class _Director:
 
     def _through_border(self, *, enters: bool) -> Motion:
         frame = self.options.border_frame
-        frame = self.size.num_frames // 2 if frame is None else frame
-        frames = self.size.num_frames - frame if enters else frame
+        frame = self.form.num_frames // 2 if frame is None else frame
+        frames = self.form.num_frames - frame if enters else frame
         left = bool(self.random.random() < 0.5)
         size = self._size()
         # At the border the middle of the body is just outside: half of it shows at once.
         cycles = self._cycles(0.9, 1.1)
-        way = cycles * _STRIDE * self._unit(size) * max(1, frames - 1) / max(1, self.size.num_frames - 1)
+        way = cycles * _STRIDE * self._unit(size) * max(1, frames - 1) / max(1, self.form.num_frames - 1)
         border, inside = (0.0, way) if left else (1.0, 1.0 - way)
         start, end = (border, inside) if enters else (inside, border)
         yaw = float(self.random.uniform(65, 90)) * (1 if end > start else -1)
@@ -194,8 +212,8 @@ class _Director:
 
     def _cycles(self, slow: float, fast: float) -> float:
         """Draw how many cycles fit into the clip at so many a second."""
-        return float(self.random.uniform(slow, fast)) * (self.size.num_frames - 1) / self.size.fps
+        return float(self.random.uniform(slow, fast)) * (self.form.num_frames - 1) / self.form.fps
 
     def _unit(self, size: float) -> float:
         """Return a nominal height in frame widths."""
-        return size * self.size.height / self.size.width
+        return size * self.form.height / self.form.width
