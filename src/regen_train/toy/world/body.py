@@ -80,7 +80,7 @@ def pose_body(person: Identity, motion: Motion, times: Array, reach: Array | Non
     return {name: turn(point, motion.yaw) for name, point in points.items()}
 
 
-def turn(points: Array, yaw: float) -> Array:
+def turn(points: Array, yaw: int | float) -> Array:
     """Turn points [..., 3] about the vertical: 90 degrees bring what is in front to the right."""
     cosine, sine = np.cos(np.radians(yaw)), np.sin(np.radians(yaw))
     x, y, z = points[..., 0], points[..., 1], points[..., 2]

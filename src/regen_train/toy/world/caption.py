@@ -13,7 +13,7 @@ _LEVELS = 7
 """How much detail there can be; clips of many people get less of each."""
 
 _PLAIN_WORDS = """
-A a an The and in on of with to the has is at from by it . ,
+A An a an The and in on of with to the has is at from by it . ,
 person bald skin hair shirt long short sleeves shoes wall floor word letters room nobody empty
 stands still walks left right waves hand squats down raises both arms hands over takes ball box
 comes goes out camera does not move stand crate front away looks

@@ -26,8 +26,8 @@ class Head:
     """
 
     centre: Array
-    radius: float
-    yaw: float
+    radius: int | float
+    yaw: int | float
 
     @property
     def half_width(self) -> float:
@@ -35,7 +35,7 @@ class Head:
         yaw = np.radians(self.yaw)
         return float(self.radius * np.hypot(_WIDE * np.cos(yaw), _DEEP * np.sin(yaw)))
 
-    def at(self, left: float, up: float, ahead: float) -> Array:
+    def at(self, left: int | float, up: int | float, ahead: int | float) -> Array:
         """Return a place [t, 3] by shares of the half axes from the centre."""
         inside = self.radius * np.array([_WIDE * left, up, _DEEP * ahead])
         return np.asarray(self.centre + turn(inside, self.yaw))

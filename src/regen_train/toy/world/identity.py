@@ -64,11 +64,11 @@ class Identity:
     lower: Garment
     lower_kind: LowerKind
     shoes: Paint
-    height: float = 1.0
-    build: float = 1.0
-    legs: float = 1.0
-    shoulders: float = 1.0
-    head: float = 1.0
+    height: int | float = 1.0
+    build: int | float = 1.0
+    legs: int | float = 1.0
+    shoulders: int | float = 1.0
+    head: int | float = 1.0
 
 
 def keyed_random(seed: int, key: int | str, purpose: str) -> np.random.Generator:

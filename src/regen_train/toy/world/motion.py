@@ -32,17 +32,17 @@ class Motion:
     """
 
     action: Action
-    start: float
-    end: float
-    size: float
-    yaw: float = 0.0
-    phase: float = 0.0
-    cycles: float = 1.0
+    start: int | float
+    end: int | float
+    size: int | float
+    yaw: int | float = 0.0
+    phase: int | float = 0.0
+    cycles: int | float = 1.0
     side: Side = "right"
     enter: int = 0
     leave: int | None = None
 
 
-def ground_row(size: float) -> float:
+def ground_row(size: int | float) -> float:
     """Return the row, in frame heights, where somebody of this size stands."""
     return HORIZON + CAMERA_HEIGHT * size

@@ -31,7 +31,7 @@ class View:
     """
 
     feet: Array
-    scale: float
+    scale: int | float
 
     def dots(self, points: Array) -> Array:
         """Return points (right, up) [t, n, 2] as columns and rows."""
@@ -47,7 +47,7 @@ class DrawnPart:
     outlines: NDArray[np.int32]
     edges: NDArray[np.int32] | None
     origin: Array
-    scale: float
+    scale: int | float
     part: Part
 
 

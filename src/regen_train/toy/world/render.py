@@ -63,7 +63,7 @@ class _Body:
 
     drawn: list[DrawnPart]
     view: View
-    size: float
+    size: int | float
     present: Sequence[bool]
     keypoints: Array
     turned_away: NDArray[np.bool_]

@@ -10,11 +10,13 @@ from regen_train.toy.world.motion import CAMERA_HEIGHT, HORIZON, ground_row
 from regen_train.toy.world.palette import Rgb, shade
 from regen_train.toy.world.scene import WALL_SIZE, Furniture, Scene
 
+_Span = tuple[int | float, int | float]
+
 _NEAREST = 1.5
 """ClipFormat whose inverse depth is the largest that 16 bits hold; a body of size 1.5 would tower over the frame."""
 
 
-def inverse_depth(size: NDArray[np.float64] | float) -> NDArray[np.uint16]:
+def inverse_depth(size: NDArray[np.float64] | int | float) -> NDArray[np.uint16]:
     """Return the inverse depth, 0 to 65535, where a person of nominal height is that large (in frame heights)."""
     return np.asarray(np.clip(np.round(np.asarray(size) * (65535 / _NEAREST)), 1, 65535), np.uint16)
 
@@ -33,7 +35,7 @@ class Room:
     depth: NDArray[np.uint16]
     front: list[tuple[Furniture, NDArray[np.bool_]]]
 
-    def box(self, across: tuple[float, float], rows: tuple[float, float], rgb: Rgb, size: float) -> None:
+    def box(self, across: _Span, rows: _Span, rgb: Rgb, size: int | float) -> None:
         """Fill a rectangle; places are shares of the frame."""
         height, width = self.depth.shape
         left, right = (min(max(round(x * width), 0), width) for x in across)
@@ -122,7 +124,7 @@ class _Frame:
     room: Room
     piece: Furniture
 
-    def box(self, across: tuple[float, float], up: tuple[float, float], factor: float) -> None:
+    def box(self, across: _Span, up: _Span, factor: float) -> None:
         size, (height, width) = self.piece.size, self.room.depth.shape
         left, right = (self.piece.place + x * size * height / width for x in across)
         foot = ground_row(size)

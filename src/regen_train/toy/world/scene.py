@@ -35,8 +35,8 @@ class Furniture:
 
     kind: FurnitureKind
     paint: Paint
-    place: float
-    size: float
+    place: int | float
+    size: int | float
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Scene:
     floor_texture: FloorTexture
     word: str
     word_paint: Paint
-    word_place: float
+    word_place: int | float
     furniture: tuple[Furniture, ...] = ()
     grain: int = 0
 

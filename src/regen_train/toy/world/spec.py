@@ -63,7 +63,7 @@ class ClipSpec:
     num_frames: int = 9
     height: int = 64
     width: int = 64
-    fps: float = 8.0
+    fps: int | float = 8.0
     passed: Passed | None = None
 
     def __post_init__(self) -> None:
@@ -124,7 +124,7 @@ class ClipSpec:
         return thing, giving, takes * from_taker + (1 - takes) * rest * [-1.0, 1.0]
 
 
-def size_faults(num_frames: int, height: int, width: int, fps: float) -> list[str]:
+def size_faults(num_frames: int, height: int, width: int, fps: int | float) -> list[str]:
     """Return what is wrong with the size of a clip."""
     faults = []
     if num_frames < 1 or num_frames % 4 != 1:

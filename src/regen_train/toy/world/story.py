@@ -39,8 +39,8 @@ class WorldOptions:
 
     min_people: int = 1
     max_people: int = 3
-    min_size: float = 0.55
-    max_size: float = 0.85
+    min_size: int | float = 0.55
+    max_size: int | float = 0.85
     story: Story = "any"
     actions: tuple[Action, ...] = ("walk", "wave", "squat", "raise", "stand")
     border_frame: int | None = None
@@ -82,7 +82,7 @@ class ClipFormat:
     num_frames: int = 9
     height: int = 64
     width: int = 64
-    fps: float = 8.0
+    fps: int | float = 8.0
 
     def __post_init__(self) -> None:
         faults = size_faults(self.num_frames, self.height, self.width, self.fps)
