@@ -4,7 +4,7 @@ from regen_train.signals.caption import CaptionFiles, CaptionSource
 from regen_train.signals.depth import DepthAnythingV2, DepthFiles, DepthSource, VideoDepthAnything
 from regen_train.signals.folder import Signals, load_signals, stream_signals, write_signals
 from regen_train.signals.mask import UNKNOWN_TRACK, MaskFiles, MaskSource
-from regen_train.signals.pose import NUM_KEYPOINTS, PoseFiles, Poses, PoseSource
+from regen_train.signals.pose import NUM_KEYPOINTS, DwPose, KeypointRcnn, PoseFiles, Poses, PoseSource
 
 __all__ = [
     "NUM_KEYPOINTS",
@@ -14,6 +14,8 @@ __all__ = [
     "DepthAnythingV2",
     "DepthFiles",
     "DepthSource",
+    "DwPose",
+    "KeypointRcnn",
     "MaskFiles",
     "MaskSource",
     "PoseFiles",

@@ -1,5 +1,6 @@
 """Whole-body keypoints: files, and the extractors that make them."""
 
+from regen_train.signals.pose.dwpose import DwPose
 from regen_train.signals.pose.files import (
     FILE,
     MAX_PEOPLE,
@@ -11,11 +12,14 @@ from regen_train.signals.pose.files import (
     read_poses,
     write_poses,
 )
+from regen_train.signals.pose.keypoint_rcnn import KeypointRcnn
 
 __all__ = [
     "FILE",
     "MAX_PEOPLE",
     "NUM_KEYPOINTS",
+    "DwPose",
+    "KeypointRcnn",
     "PoseFiles",
     "PoseSource",
     "Poses",
