@@ -1,6 +1,6 @@
 """What is known of the people in a clip: masks, poses, depth, captions. One small Protocol each, and files for all."""
 
-from regen_train.signals.caption import CaptionFiles, CaptionSource
+from regen_train.signals.caption import CaptionFiles, CaptionSource, MetadataCaptions, Qwen3VlCaptions
 from regen_train.signals.depth import DepthAnythingV2, DepthFiles, DepthSource, VideoDepthAnything
 from regen_train.signals.folder import Signals, load_signals, stream_signals, write_signals
 from regen_train.signals.mask import UNKNOWN_TRACK, MaskFiles, MaskSource
@@ -18,9 +18,11 @@ __all__ = [
     "KeypointRcnn",
     "MaskFiles",
     "MaskSource",
+    "MetadataCaptions",
     "PoseFiles",
     "PoseSource",
     "Poses",
+    "Qwen3VlCaptions",
     "Signals",
     "VideoDepthAnything",
     "load_signals",
