@@ -1,6 +1,7 @@
 """The head: an ellipsoid, and where the points of the face lie on it."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -55,6 +56,7 @@ class Head:
         return self.centre[:, None] + turn(inside, self.yaw), turn(directions, self.yaw)[:, 2]
 
 
+@cache
 def face_places() -> Array:
     """Return the 68 face points, [68, 2] as (left, up) in shares of the head's half axes.
 

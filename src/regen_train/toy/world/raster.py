@@ -114,11 +114,18 @@ def _paint_pattern(labels: Labels, item: DrawnPart, frame: int) -> None:
     y = (np.arange(top, top + area.shape[0], dtype=np.float32) - np.float32(origin[1])) / np.float32(period)
     length = np.add.outer(y * np.float32(along[1]), x * np.float32(along[0]))
     if item.pattern == "striped":
-        second = length % 1 < 0.5
+        second = _odd(length)
     else:
         across = np.subtract.outer(y * np.float32(along[0]), x * np.float32(along[1]))
         if item.pattern == "checked":
-            second = (length % 1 < 0.5) ^ (across % 1 < 0.5)
+            second = _odd(length) ^ _odd(across)
         else:
-            second = (length % 1 - 0.5) ** 2 + ((across + 0.5) % 1 - 0.5) ** 2 < 0.07
+            # Distance from the nearest dot's middle, in periods.
+            up, aside = length - np.floor(length) - 0.5, across - np.round(across)
+            second = up * up + aside * aside < 0.07
     area[second & (area == item.label)] = item.label + 1
+
+
+def _odd(periods: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Tell which half of its period each place is in."""
+    return np.asarray((np.floor(2 * periods).astype(np.int32) & 1).astype(bool))

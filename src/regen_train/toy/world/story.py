@@ -139,7 +139,7 @@ class _Director:
         story = self.options.story
         if story == "any":
             fit: list[Story] = ["apart", "apart", "enter", "leave"]
-            fit += ["crossing", "crossing", "handover", "handover"] if count > 1 else ["apart", "apart"]
+            fit += ["crossing", "crossing", "handover", "handover"] if count > 1 else ["apart"] * 4
             story = fit[int(self.random.integers(len(fit)))]
         if story == "crossing":
             first = [self._walk(1.0, self._size(0.0, 0.45), 0.5), self._walk(-1.0, self._size(0.55, 1.0), 0.5)]
