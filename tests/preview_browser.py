@@ -5,10 +5,12 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 QUIET = (
@@ -29,15 +31,15 @@ class Browser:
         receive: The pipe from it.
     """
 
-    def __init__(self, send: int, receive: int) -> None:
-        self.send, self.receive = os.fdopen(send, "wb"), os.fdopen(receive, "rb")
+    def __init__(self, send: BinaryIO, receive: BinaryIO) -> None:
+        self.send, self.receive = send, receive
         self.number, self.session = 0, ""
         self.complaints: list[str] = []
+        self.requested: list[str] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        self.requested: list[str] = []
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Send a command and return its result."""
@@ -56,9 +58,10 @@ class Browser:
         """Open a page afresh and wait until it is drawn; complaints about it fail."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Page.navigate", url="about:blank")
-        self.call("Page.navigate", url=f"{page.as_uri()}#{fragment}")
-        while self.run("document.readyState") != "complete":
-            pass
+        url = f"{page.as_uri()}#{fragment}" if fragment else page.as_uri()
+        self.call("Page.navigate", url=url)
+        while self.run("[location.href, document.readyState]") != [url, "complete"]:
+            time.sleep(0.01)
         self.settle()
 
     def settle(self) -> None:
@@ -76,8 +79,9 @@ class Browser:
         """Press and release keys, one after another."""
         for key in keys:
             text = {"text": "\r" if key == "Enter" else key} if len(key) == 1 or key == "Enter" else {}
-            self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
-            self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+            code = {"Escape": 27, "Enter": 13}.get(key, 0)
+            for kind, more in (("keyDown", text), ("keyUp", {})):
+                self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **more)
         self.settle()
 
     def click(self, x: float, y: float) -> None:
@@ -104,23 +108,32 @@ class Browser:
         return answer
 
 
+# The browser listens on 3 and answers on 4, whatever numbers the pipes have here.
+_LAUNCH = """import fcntl, os, sys
+ends = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
+os.dup2(ends[0], 3), os.dup2(ends[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])"""
+
+
 @contextmanager
 def started_browser(profile: Path) -> Iterator[Browser]:
     """Start a browser with a profile of its own, and end it."""
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
     command = [str(CHROMIUM), *QUIET, f"--user-data-dir={profile}", "--remote-debugging-pipe"]
-    shell = ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", *command]
-    log = profile.with_suffix(".log").open("w")
-    process = subprocess.Popen(shell, pass_fds=(theirs_in, theirs_out), stdout=log, stderr=log)
-    os.close(theirs_in)
-    os.close(theirs_out)
-    browser = Browser(ours_out, ours_in)
-    try:
-        yield browser
-    finally:
-        browser.session = ""
-        browser.call("Browser.close")
-        process.wait(timeout=30)
-        browser.send.close()
-        browser.receive.close()
-        log.close()
+    launch = [sys.executable, "-c", _LAUNCH, str(theirs_in), str(theirs_out), *command]
+    with (
+        os.fdopen(ours_out, "wb") as send,
+        os.fdopen(ours_in, "rb") as receive,
+        profile.with_suffix(".log").open("w") as log,
+        subprocess.Popen(launch, pass_fds=(theirs_in, theirs_out), stdout=log, stderr=log) as process,
+    ):
+        os.close(theirs_in)
+        os.close(theirs_out)
+        try:
+            browser = Browser(send, receive)
+            yield browser
+            browser.session = ""
+            browser.call("Browser.close")
+            process.wait(timeout=30)
+        finally:
+            process.kill()

@@ -1,53 +1,28 @@
-"""The page in headless Chromium, from a file: its filters through the address, its keys and clicks over a pipe."""
+"""The page in headless Chromium, opened from a file: filters through its address, keys and clicks over a pipe."""
 
-import html
-import re
-import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from preview_browser import CHROMIUM, QUIET, Browser, started_browser
 
 from regen_train.preparation.preview import PageItem, Reason, write_page, write_strips
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-QUIET = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"),
-    *("--hide-scrollbars", "--window-size=1366,768", "--virtual-time-budget=3000"),
-)
 EVIL = "</script><script>document.title='harm'</script><img src=x onerror=\"document.title='harm'\">.mp4"
 COLOUR = (12, 200, 64)  # of the pictures; nothing else on the page has it
+CARDS = "[...document.querySelectorAll('article')].map((card) => [card.className, card.dataset.key])"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
 
 
-def browse(page: Path, fragment: str, tmp_path: Path, *options: str) -> str:
-    """Open the page and return what is in it then; fails on any complaint of the browser about the page."""
-    profile = tmp_path / "profile"
-    command = [str(CHROMIUM), *QUIET, f"--user-data-dir={profile}", *options, f"{page.as_uri()}#{fragment}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
-    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
-    return done.stdout
-
-
-def look(page: Path, fragment: str, tmp_path: Path) -> list[dict[str, str]]:
-    """Return the cards that the page shows."""
-    body = browse(page, fragment, tmp_path, "--dump-dom").split("<main", 1)[1].split("</main>", 1)[0]
-    cards = re.findall(r"<article class=\"(\w+)\".*?data-key=\"([^\"]*)\">(.*?)</article>", body, flags=re.DOTALL)
-    return [{"verdict": verdict, "key": key, "html": inner} for verdict, key, inner in cards]
-
-
-def shown(page: Path, fragment: str, tmp_path: Path) -> str:
-    found = re.search(r"<output id=\"shown\"[^>]*>(.*?)</output>", browse(page, fragment, tmp_path, "--dump-dom"))
-    assert found is not None
-    return found[1]
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with started_browser(tmp_path_factory.mktemp("browser") / "profile") as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +33,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_strips(folder / "pictures" / "all", {"mask": strip, "pose": strip, "source": strip})
     strips = {name: f"pictures/all/{name}.webp" for name in ("source", "mask", "pose")}
     drawn = {"frames": (0, 14, 24), "ends": (2, 16, 25), "frame_size": (32, 48), "strips": strips, "span": (0, 24)}
+    missing = Reason("mask_missing", "reject", (13, 14), {"people": 2.0}, "nobody is covered")
+    doubt = Reason("detector_absent", "review", message="no second opinion")
+    failure = Reason("failed", "reject", message="moov atom not found")
     items = []
     for number in range(0, 2000, 4):
         keys = [f"key-{number + place:04d}" for place in range(4)]
-        missing = Reason("mask_missing", "reject", (13, 14), {"people": 2.0}, "nobody is covered")
-        doubt = Reason("detector_absent", "review", message="no second opinion")
-        failure = Reason("failed", "reject", message="moov atom not found")
         items += [
             PageItem(keys[0], "accept", name=f"clip {number}.mp4", caption="A person walks.", **drawn),
             PageItem(keys[1], "review", (doubt,), name=EVIL, caption=EVIL, **drawn),
@@ -73,12 +48,35 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_page(folder, items, title="Review of <b>ours</b>", source=True)
 
 
-def test_all_of_two_thousand_windows_come_page_by_page(page: Path, tmp_path: Path) -> None:
+def text_of(browser: Browser, selector: str) -> str:
+    return str(browser.run(f"document.querySelector('{selector}').textContent"))
+
+
+def near_colour(browser: Browser, path: Path) -> int:
+    """Return how many pixels in view belong to pictures."""
+    browser.screenshot(path)
+    with Image.open(path) as picture:
+        pixels = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8).view(-1, 3)
+    return int(((pixels.int() - torch.tensor(COLOUR)).abs().amax(-1) <= 3).sum())
+
+
+def test_a_browser_alone_shows_what_the_address_asks_for(page: Path, tmp_path: Path) -> None:
+    options = ["--virtual-time-budget=3000", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    command = [str(CHROMIUM), *QUIET, *options, f"{page.as_uri()}#verdict=reject"]
+    text = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
+    assert text.count('<article class="reject"') == text.count("<article") == 20
+    assert "1-20 of 500, page 1 of 25" in text
+
+
+def test_all_of_two_thousand_windows_come_page_by_page(browser: Browser, page: Path) -> None:
     start = time.monotonic()
-    assert [card["key"] for card in look(page, "", tmp_path)] == [f"key-{number:04d}" for number in range(20)]
-    assert time.monotonic() - start < 30
-    assert shown(page, "page=100", tmp_path) == "1981-2000 of 2000, page 100 of 100"
-    assert look(page, "page=999", tmp_path)[-1]["key"] == "key-1999"
+    browser.open(page)
+    assert [key for _, key in browser.run(CARDS)] == [f"key-{number:04d}" for number in range(20)]
+    assert time.monotonic() - start < 20
+    browser.open(page, "page=100")
+    assert text_of(browser, "#shown") == "1981-2000 of 2000, page 100 of 100"
+    browser.open(page, "page=999")
+    assert browser.run(CARDS)[-1] == ["failed", "key-1999"]
 
 
 @pytest.mark.parametrize(
@@ -93,56 +91,94 @@ def test_all_of_two_thousand_windows_come_page_by_page(page: Path, tmp_path: Pat
         ("verdict=nonsense", 2000, {"accept", "review", "reject", "failed"}),
     ],
 )
-def test_filters(page: Path, tmp_path: Path, fragment: str, count: int, verdicts: set[str]) -> None:
-    cards = look(page, fragment, tmp_path)
-    assert {card["verdict"] for card in cards} == verdicts
-    assert f" of {count}, " in shown(page, fragment, tmp_path)
+def test_filters(browser: Browser, page: Path, fragment: str, count: int, verdicts: set[str]) -> None:
+    browser.open(page, fragment)
+    assert {verdict for verdict, _ in browser.run(CARDS)} == verdicts
+    assert f" of {count}, " in text_of(browser, "#shown")
 
 
-def test_nothing_found_is_said(page: Path, tmp_path: Path) -> None:
-    assert "Nothing matches these filters." in browse(page, "q=nobody", tmp_path, "--dump-dom")
+def test_nothing_found_is_said(browser: Browser, page: Path) -> None:
+    browser.open(page, "q=nowhere")
+    assert text_of(browser, "#items") == "Nothing matches these filters."
 
 
-def test_counts_and_reasons_are_told(page: Path, tmp_path: Path) -> None:
-    text = browse(page, "verdict=reject", tmp_path, "--dump-dom")
-    assert re.findall(r"<button [^>]*data-verdict[^>]*>([^<]*)<", text) == [
-        *("all 2000", "✓ accept 500", "? review 500", "✕ reject 500", "! failed 500"),
-    ]
-    card = html.unescape(re.sub(r"<[^>]*>", "", look(page, "q=key-0002", tmp_path)[0]["html"]))
-    assert "reject mask_missing: nobody is covered (frames 13-14 · people 2)" in card
-    assert "⚑ 14" in card
-    assert "⚑ 24" not in card
+def test_counts_and_reasons_are_told(browser: Browser, page: Path) -> None:
+    browser.open(page, "q=key-0002")
+    counts = ["all 1", "✓ accept 0", "? review 0", "✕ reject 1", "! failed 0"]
+    assert browser.run("[...document.querySelectorAll('#verdicts button')].map((b) => b.textContent)") == counts
+    assert "reject mask_missing: nobody is covered (frames 13-14 · people 2)" in text_of(browser, "article")
+    assert text_of(browser, ".numbers") == "0⚑ 1424"
+    reasons = ["any", "detector_absent (1)", "mask_missing (1)"]
+    assert browser.run("[...document.querySelectorAll('#reason option')].map((o) => o.textContent)") == reasons
 
 
-def test_a_clip_with_an_evil_name_does_no_harm(page: Path, tmp_path: Path) -> None:
-    text = browse(page, "verdict=review", tmp_path, "--dump-dom")
-    assert "<title>Review of &lt;b&gt;ours&lt;/b&gt;</title>" in text
-    assert html.escape(EVIL, quote=False) in text
-    assert text.count("<script") == 2
-    assert "onerror=&quot;" not in text
-    assert 'src="x"' not in text
+def test_a_clip_with_an_evil_name_does_no_harm(browser: Browser, page: Path) -> None:
+    browser.open(page, "verdict=review")
+    assert browser.run("document.title") == "Review of <b>ours</b>"
+    assert text_of(browser, "article h2") == EVIL
+    assert text_of(browser, "article details") == f"Caption: {EVIL}"
+    assert browser.run("document.scripts.length") == 2
+    assert browser.run("document.querySelectorAll('article h2 *, article details > *, h1 *').length") == 20
 
 
-def test_pictures_are_loaded_from_beside_the_page(page: Path, tmp_path: Path) -> None:
-    for fragment in ("", "size=l", "item=key-0002&frame=14", "hide=mask,pose"):
-        browse(page, fragment, tmp_path, f"--screenshot={tmp_path / 'shot.png'}")
-        with Image.open(tmp_path / "shot.png") as picture:
-            pixels = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8).view(-1, 3)
-        near = (pixels.int() - torch.tensor(COLOUR)).abs().amax(-1) <= 3
-        assert int(near.sum()) > 5000, fragment
+def test_pictures_come_from_beside_the_page_and_nothing_from_elsewhere(
+    browser: Browser, page: Path, tmp_path: Path
+) -> None:
+    browser.requested.clear()
+    for fragment in ("", "size=l", "item=key-0102&frame=14", "hide=mask,pose"):
+        browser.open(page, fragment)
+        assert near_colour(browser, tmp_path / "shot.png") > 5000, fragment
+    assert {url.split("#")[0] for url in browser.requested} - {"about:blank"} == {
+        page.as_uri(),
+        *((page.parent / f"pictures/all/{name}.webp").as_uri() for name in ("mask", "pose", "source")),
+    }
 
 
-def test_rows_can_be_hidden(page: Path, tmp_path: Path) -> None:
-    card = look(page, "hide=mask,pose", tmp_path)[0]
-    assert re.findall(r"<span class=\"layer\">(\w+)</span>", card["html"]) == ["frame", "Source"]
-    assert card["html"].count("<img") == 1
-    assert 'loading="lazy"' in card["html"]
-    assert 'alt="Source of frames 0, 14, 24"' in card["html"]
+def test_rows_are_hidden_and_pictures_described(browser: Browser, page: Path) -> None:
+    browser.open(page, "hide=mask,pose")
+    layers = "[...document.querySelector('article').querySelectorAll('.layer')].map((cell) => cell.textContent)"
+    assert browser.run(layers) == ["frame", "Source"]
+    image = "(({alt, loading}) => [alt, loading])(document.querySelector('article img'))"
+    assert browser.run(image) == ["Source of frames 0, 14, 24", "lazy"]
+    browser.press("2")
+    assert browser.run(layers) == ["frame", "Source", "Mask"]
+    assert browser.run("location.hash") == "#hide=pose"
 
 
-def test_a_linked_frame_is_looked_at_closely(page: Path, tmp_path: Path) -> None:
-    text = browse(page, "item=key-0102&frame=14", tmp_path, "--dump-dom")
-    dialog = text.split('<dialog id="closer"')[1].split("</dialog>")[0]
-    assert "clip 100.mp4: frame 14, flagged by mask_missing" in dialog
-    assert dialog.count("<figure>") == 3
-    assert "101-120 of 2000" in text
+def test_a_linked_frame_is_looked_at_closely(browser: Browser, page: Path) -> None:
+    browser.open(page, "item=key-0102&frame=14")
+    assert text_of(browser, "#closer-title") == "clip 100.mp4: frame 14, flagged by mask_missing"
+    assert browser.run("document.querySelectorAll('dialog[open] figure').length") == 3
+    assert text_of(browser, "#shown") == "101-120 of 2000, page 6 of 100"
+
+
+def test_keys_walk_through_cards_frames_and_pages(browser: Browser, page: Path) -> None:
+    focused = "document.activeElement.dataset.key"
+    browser.open(page, "verdict=reject")
+    browser.press("j", "j", "j", "k")
+    assert browser.run(focused) == "key-0006"
+    browser.press("Enter")
+    assert "frame 14, flagged" in text_of(browser, "#closer-title")
+    browser.press("ArrowRight", "ArrowRight")
+    assert text_of(browser, "#closer-title").endswith("frame 24")
+    browser.press("ArrowLeft", "ArrowLeft", "ArrowLeft")
+    assert text_of(browser, "#closer-title").endswith("frame 0")
+    browser.press("Escape", "n")
+    assert browser.run(focused) == "key-0082"
+    assert browser.run("location.hash") == "#verdict=reject&page=2"
+    browser.press("k")
+    assert browser.run(focused) == "key-0078"
+
+
+def test_mouse_and_search_box(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    x, y = browser.run(
+        "((r) => [r.left + r.width / 2, r.top + 5])(document.querySelector('.strip').getBoundingClientRect())"
+    )
+    browser.click(x, y)
+    assert text_of(browser, "#closer-title") == "clip 0.mp4: frame 14"
+    browser.press("Escape", "/", *"moov")
+    assert browser.run("location.hash") == "#q=moov"
+    assert text_of(browser, "#shown") == "1-20 of 500, page 1 of 25"
+    browser.run("document.querySelector('#reset').click()")
+    assert browser.run("location.hash + document.querySelector('#query').value") == ""

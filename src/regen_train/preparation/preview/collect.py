@@ -200,9 +200,13 @@ def _draw_shots(run: Run, plan: ClipPlan, shots: list[_Shot], drawing: Drawing) 
 
 def _compose(run: Run, plan: ClipPlan, conditions: list[ConditionName], *, source: bool) -> Iterator[ComposedClip]:
     """Compose windows; one that breaks its promise is drawn for those who may see it, and for nobody else."""
-    if not source:
-        return compose_clip(plan, run.settings, conditions, run.guard)
-    return (window.clip for window in compose_windows(plan, run.settings, conditions, run.guard))
+    try:
+        if source:
+            yield from (window.clip for window in compose_windows(plan, run.settings, conditions, run.guard))
+        else:
+            yield from compose_clip(plan, run.settings, conditions, run.guard)
+    except OSError as error:  # a fault of the clip; one of the page's folder must stop the run
+        raise ValueError(f"cannot be read: {error}") from error
 
 
 def _clip_key(run: Run, source_sha256: str) -> str:

@@ -100,7 +100,7 @@ function renderFilters() {
   const options = [...counts].sort().map(([check, count]) => make("option", { value: check }, `${check} (${count})`));
   get("reason").replaceChildren(make("option", { value: "" }, "any"), ...options);
   get("reason").value = state.reason;
-  if (document.activeElement !== get("query")) get("query").value = state.q;
+  if (get("query").value !== state.q) get("query").value = state.q;
   get("size").value = state.size;
   for (const box of get("rows").querySelectorAll("input")) box.checked = !state.hide.includes(box.value);
 }
@@ -130,7 +130,7 @@ function renderReason(reason) {
 
 function renderStrips(item) {
   const shown = Object.keys(LABELS).filter((row) => row in item.strips && !state.hide.includes(row));
-  const half = Math.ceil(shown.length / 2); // two groups: side by side where they fit, such as of portrait clips
+  const half = shown.length > 3 ? Math.ceil(shown.length / 2) : shown.length; // side by side where they fit
   const groups = [shown.slice(0, half), shown.slice(half)].filter((group) => group.length);
   const tall = item.size[0] > item.size[1] ? " tall" : "";
   return make("div", { class: `strips${tall}`, "--count": item.frames.length,

@@ -111,7 +111,7 @@ def _tint(frames: UInt8[Tensor, "t h w 3"], mask: Bool[Tensor, "t h w"]) -> UInt
     return torch.where(mask[..., None], tinted, frames)
 
 
-def _lay_out(frames: UInt8[Tensor, "t h w 3"], height: int) -> UInt8[Tensor, "h w 3"]:
+def _lay_out(frames: UInt8[Tensor, "t h w 3"], height: int) -> UInt8[Tensor, "h2 w2 3"]:
     """Shrink each frame by itself, so that neighbours do not mix, and put them side by side."""
     source_height, width = frames.shape[1:3]
     size = (
