@@ -124,7 +124,7 @@ def test_depth_anything_says_what_it_is(model_folder: Path) -> None:
     first = DepthAnythingV2(str(model_folder)).identity()
     assert first["extractor"] == "depth_anything_v2"
     assert first["weights"] == "tiny-depth"
-    assert len(first["sha256"]["model.safetensors"]) == 64
+    assert len(first["revision"]) == 64
     assert str(model_folder.parent) not in str(first)
     assert DepthAnythingV2(str(model_folder), batch_size=1).identity() != first
 
@@ -136,11 +136,13 @@ def test_metric_depth_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_weights_have_a_remedy_and_alternatives(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"neither in a folder.*hf download nobody/nothing .*DepthFiles"):
+    with pytest.raises(FileNotFoundError, match=r"hf download nobody/nothing.*DepthFiles"):
         DepthAnythingV2("nobody/nothing").setup("cpu")
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match=r"lacks preprocessor_config.json, model.safetensors; .*DepthFiles"):
+    with pytest.raises(FileNotFoundError, match=r"no \*.safetensors.*DepthFiles"):
         DepthAnythingV2(str(tmp_path)).setup("cpu")
+    with pytest.raises(FileNotFoundError, match=r"lacks video_depth_anything_vits.pth; .*DepthFiles"):
+        VideoDepthAnything(str(tmp_path)).identity()
 
 
 def test_gated_weights_name_the_licence_page(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +154,7 @@ def test_gated_weights_name_the_licence_page(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
     with pytest.raises(FileNotFoundError, match=r"gated: accept its licence at https://huggingface.co/a/b.*DepthFiles"):
-        DepthAnythingV2("a/b").setup("cpu")
+        VideoDepthAnything("a/b").identity()
 
 
 # --- Video Depth Anything, with the interface of its repository

@@ -1,5 +1,6 @@
 """Single files of weights, from a folder or the Hugging Face hub, and their checksums."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,18 @@ def find_files(
 
 
 def describe_weights(folder: PretrainedFolder, files: Sequence[str]) -> dict[str, Any]:
-    """Return name, revision and checksums of weights, for `identity` of a source; reads the files whole."""
-    checksums = {name: file_sha256(folder.path / name) for name in files}
+    """Return name, revision and checksums of weights, for `identity` of a source; reads each file whole, once."""
+    checksums = {name: weights_sha256(folder.path / name) for name in files}
     return {"weights": folder.name, "revision": folder.revision, "sha256": checksums}
+
+
+def weights_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file of weights; the same file is read once a process, however often it is asked."""
+    state = path.stat()
+    return _cached_sha256(path, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _cached_sha256(path: Path, changed: int, size: int) -> str:
+    del changed, size  # they are part of what the answer is remembered for
+    return file_sha256(path)

@@ -10,12 +10,10 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from regen_train.pretrained import PretrainedFolder, read_config
+from regen_train.pretrained import PretrainedFolder, model_revision, read_config, resolve_model
 from regen_train.signals.depth.running import FrameAligner
-from regen_train.signals.hub_files import describe_weights, find_files
 from regen_train.signals.windows import frame_windows
 
-_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 _ALTERNATIVES = "VideoDepthAnything (with its repository installed) or DepthFiles (depth made elsewhere)"
 
 
@@ -72,6 +70,10 @@ class DepthAnythingV2:
                 f"depth_estimation_type {kind[1]!r}, which tells far = large; take "
                 f"depth-anything/Depth-Anything-V2-Small-hf, or use {_ALTERNATIVES}"
             )
+        if not (folder.path / "preprocessor_config.json").is_file():
+            raise FileNotFoundError(
+                f"{folder.path} lacks preprocessor_config.json; copy it from the model's repository"
+            )
         self._processor = AutoImageProcessor.from_pretrained(folder.path, backend="torchvision")
         model = AutoModelForDepthEstimation.from_pretrained(folder.path, use_safetensors=True)
         self._model = model.to(device).eval()
@@ -79,7 +81,7 @@ class DepthAnythingV2:
     def identity(self) -> dict[str, Any]:
         """Return what decides the depth; see `DepthSource`."""
         folder = self._find()
-        weights = describe_weights(folder, ["model.safetensors"])
+        weights = {"weights": folder.name, "revision": model_revision(folder)}
         settings = {"batch_size": self.batch_size, "alignment": "key frames, scale and shift"}
         return {"extractor": "depth_anything_v2", "version": self.VERSION, **weights, "settings": settings}
 
@@ -102,7 +104,8 @@ class DepthAnythingV2:
         return torch.nn.functional.interpolate(depth, (height, width), mode="bilinear", align_corners=False)[:, 0].cpu()
 
     def _find(self) -> PretrainedFolder:
-        self._folder = self._folder or find_files(
-            self.pretrained, _FILES, revision=self.revision, alternatives=_ALTERNATIVES
-        )
+        try:
+            self._folder = self._folder or resolve_model(self.pretrained, self.revision)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error}; or use {_ALTERNATIVES}") from error
         return self._folder

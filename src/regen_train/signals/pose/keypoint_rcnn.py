@@ -11,7 +11,7 @@ from einops import rearrange
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from regen_train.files import file_sha256
+from regen_train.signals.hub_files import weights_sha256
 from regen_train.signals.pose.files import NUM_KEYPOINTS, Poses
 from regen_train.signals.pose.people import People, Tracker, stack_people
 from regen_train.signals.windows import frame_windows
@@ -86,7 +86,7 @@ class KeypointRcnn:
         """Return what decides the poses; see `PoseSource`."""
         name, checksums = f"torchvision {_HUB_WEIGHTS}", {}
         if self.weights is not None:
-            name, checksums = self.weights.name, {self.weights.name: file_sha256(self.weights)}
+            name, checksums = self.weights.name, {self.weights.name: weights_sha256(self.weights)}
         weights = {"weights": name, "revision": None, "sha256": checksums}
         settings = {
             "min_box_score": self.min_box_score, "min_size": self.min_size, "batch_size": self.batch_size
