@@ -49,7 +49,7 @@ class SignalEvidence:
     _given_events: list[Vanishing] = field(default_factory=list)
     _mended_events: list[Vanishing] = field(default_factory=list)
     _masked: dict[int, bool] = field(default_factory=dict)
-    _rescued: list[int] = field(default_factory=list)
+    _areas: dict[int, int] = field(default_factory=dict)
     _before: FrameSignals | None = None
 
     def add(self, now: FrameSignals) -> None:
@@ -57,8 +57,7 @@ class SignalEvidence:
         outside = distance_outside(now.mended) - now.radius
         self._skeletons += measure_skeletons(now.frame, now.keypoints, now.scores, outside, self.settings)
         self._masked[now.frame] = bool(now.mended.any())
-        if now.mended.sum() > 2 * now.given.sum():
-            self._rescued.append(now.frame)
+        self._areas[now.frame] = int(now.given.sum())
         if self._before is not None:
             self._given_events += self._between(self._before.frame, self._before.given, now.frame, now.given)
             self._mended_events += self._between(self._before.frame, self._before.mended, now.frame, now.mended)
@@ -150,12 +149,21 @@ class SignalEvidence:
         return None
 
     def _rescues(self, first: int, last: int) -> Finding | None:
-        frames = tuple(frame for frame in self._rescued if first <= frame <= last)
+        frames = tuple(frame for frame in self._areas if first <= frame <= last and self._is_rescued(frame))
         if not frames:
             return None
-        share = len(frames) / (last - first + 1)
-        message = "masks were at least doubled by joining their neighbours'"
-        return Finding("mask_mended", "note", message, frames, {"share_of_frames": share})
+        measured = {"frames": float(len(frames))}
+        if _longest(frames) > self.settings.repair_frames:
+            message = "so many masks in a row failed that joining their neighbours' cannot have mended them all"
+            return Finding("mask_gap", "review", message, frames, measured)
+        message = "failed masks were mended by joining their neighbours'"
+        return Finding("mask_mended", "note", message, frames, measured)
+
+    def _is_rescued(self, frame: int) -> bool:
+        reach = range(1, self.settings.repair_frames + 1)
+        before = max((self._areas.get(frame - step, 0) for step in reach), default=0)
+        after = max((self._areas.get(frame + step, 0) for step in reach), default=0)
+        return self._areas[frame] < 0.5 * min(before, after)
 
     def _without_skeleton(self, skeletons: list[Skeleton], first: int, last: int) -> Finding | None:
         drawn = {skeleton.frame for skeleton in skeletons}
@@ -175,3 +183,12 @@ def _frames(skeletons: list[Skeleton]) -> tuple[int, ...]:
 
 def _event_frames(events: list[Vanishing]) -> tuple[int, ...]:
     return tuple(sorted({event.frame for event in events}))
+
+
+def _longest(frames: tuple[int, ...]) -> int:
+    """Return the length of the longest run of consecutive numbers."""
+    best = run = 0
+    for place, frame in enumerate(frames):
+        run = run + 1 if place and frame == frames[place - 1] + 1 else 1
+        best = max(best, run)
+    return best

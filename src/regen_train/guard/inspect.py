@@ -24,6 +24,7 @@ def inspect_clip(
     scores: Shaped[Tensor, "t p 133"],
     condition: UInt8[Tensor, "t h w 3"] | ComposedClip | None,
     *,
+    given: Shaped[Tensor, "t h w"] | None = None,
     caption: str | None = None,
     settings: GuardSettings | None = None,
     detectors: Detectors | None = None,
@@ -38,6 +39,7 @@ def inspect_clip(
         scores: How sure each point is.
         condition: The StructHuman video at the clip's size, drawn with the defaults of `draw_pose`; or everything
             that was composed, at any size; or None if nothing was made yet, which is a finding.
+        given: The masks as they were extracted, where ``mask`` was mended; ``mask`` if None.
         caption: Checked for what identifies, if given.
         settings: Thresholds and policies; the defaults if None.
         detectors: Second opinions at hand; none if None.
@@ -47,17 +49,19 @@ def inspect_clip(
         ValueError: The tensors do not belong together; names all faults.
     """
     _check(frames, mask, keypoints, scores, condition)
+    if given is not None and given.shape != mask.shape:
+        raise ValueError(f"given must have the shape of mask {list(mask.shape)}, got {list(given.shape)}")
     settings = GuardSettings() if settings is None else settings
     opinions = Opinions(Detectors() if detectors is None else detectors, settings)
     height, width = frames.shape[1:3]
     radius = default_dilation(height, width) if dilation is None else dilation
-    people = mask > 0
+    people, extracted = mask > 0, (mask if given is None else given) > 0
     covered = dilate(people, radius)
     numbers = range(len(frames))
-    evidence = _gather(people, radius, keypoints, scores, settings)
+    evidence = _gather(extracted, people, radius, keypoints, scores, settings)
     findings = [
         *evidence.judge(0, len(frames) - 1),
-        *judge_outlines(frames, people, numbers, radius / min(height, width), settings),
+        *judge_outlines(frames, extracted, numbers, radius / min(height, width), settings),
         *opinions.judge_source(frames, covered, numbers),
         *_judge_condition(_composed(frames, covered, keypoints, scores, condition), opinions, caption),
     ]
@@ -66,12 +70,12 @@ def inspect_clip(
 
 
 def _gather(
-    people: Tensor, radius: float, keypoints: Tensor, scores: Tensor, settings: GuardSettings
+    given: Tensor, mended: Tensor, radius: float, keypoints: Tensor, scores: Tensor, settings: GuardSettings
 ) -> SignalEvidence:
     evidence = SignalEvidence(settings)
-    for number, (own, points, sure) in enumerate(zip(people, keypoints, scores, strict=True)):
-        mask = own.numpy()
-        evidence.add(FrameSignals(number, mask, mask, radius, points.numpy(), sure.numpy()))
+    for number, frame in enumerate(zip(given, mended, keypoints, scores, strict=True)):
+        own, people, points, sure = (part.numpy() for part in frame)
+        evidence.add(FrameSignals(number, own, people, radius, points, sure))
     return evidence
 
 

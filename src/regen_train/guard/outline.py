@@ -24,7 +24,11 @@ _UNITS = 120
 _MIN_OUTLINE = 60
 """Pixels of outline below which a frame tells nothing."""
 
-_LAGS = (-2, -1, 1, 2)
+_LAGS = (-8, -4, -2, -1, 1, 2, 4, 8)
+"""Frames of the window by which masks may be played early or late."""
+
+_MIN_LAGGED = 3
+"""Frames that must be left to compare."""
 
 
 @dataclass(frozen=True)
@@ -107,22 +111,21 @@ class OutlineEvidence:
         )
 
     def _late(self, chosen: NDArray[np.int64]) -> Finding | None:
-        inner = [i for i in chosen if 2 <= i < len(self._stills) - 2]
-        if len(inner) < 2:
-            return None
-        now = _mean_strength([self._stills[i] for i in inner], (0, 0))
-        lagged = {
-            lag: _mean_strength(
-                [replace(self._stills[i], outline=self._stills[i + lag].outline) for i in inner], (0, 0)
-            )
-            for lag in _LAGS
-        }
-        lag = max(lagged, key=lambda key: lagged[key])
-        gain = lagged[lag] / max(now, 1e-9)
+        gains = {lag: self._gain_at(chosen, lag) for lag in _LAGS}
+        lag = max(gains, key=lambda key: gains[key])
+        gain = gains[lag]
         if gain < self._settings.outline_gain:
             return None
         message = "the masks fit the picture better at another time: they are played early or late"
         return Finding("outline_late", "review", message, self._span(), {"gain": gain, "sampled_frames": float(lag)})
+
+    def _gain_at(self, chosen: NDArray[np.int64], lag: int) -> float:
+        places = [i for i in chosen if 0 <= i + lag < len(self._stills)]
+        if len(places) < _MIN_LAGGED:
+            return 0.0
+        stills = [self._stills[i] for i in places]
+        lagged = [replace(self._stills[i], outline=self._stills[i + lag].outline) for i in places]
+        return _mean_strength(lagged, (0, 0)) / max(_mean_strength(stills, (0, 0)), 1e-9)
 
     def _span(self) -> tuple[int, ...]:
         return tuple(sorted(set(self._frames)))

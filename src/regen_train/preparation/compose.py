@@ -5,8 +5,9 @@ mask; draw the skeleton last, at model size, with line widths scaled like the pi
 memory holds one window, whatever the clip's length. Nothing is coded or stored on the way.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 
 import cv2
@@ -25,7 +26,8 @@ from regen_train.conditions import (
     struct_all,
     struct_human,
 )
-from regen_train.guard import GuardSettings, check_conditions, stream_repaired
+from regen_train.guard import Detector, GuardSettings, check_conditions, stream_repaired
+from regen_train.preparation.lettering import Layer, hide_text
 from regen_train.preparation.settings import DEPTH_CONDITIONS, DatasetSettings
 from regen_train.preparation.survey import ClipPlan
 from regen_train.signals import Signals, stream_signals
@@ -42,6 +44,8 @@ from regen_train.video import (
     resize_frames,
     resize_mask_any,
 )
+
+Hide = Callable[[Iterable[Layer]], Iterator[Layer]]
 
 INSPECTED_SHORT_SIDE = 720
 """Pixels: what detectors of people, faces and text are made for; bounds the memory of a window."""
@@ -77,7 +81,11 @@ class ComposedWindow:
 
 
 def compose_windows(
-    plan: ClipPlan, settings: DatasetSettings, conditions: Sequence[str], guard: GuardSettings
+    plan: ClipPlan,
+    settings: DatasetSettings,
+    conditions: Sequence[str],
+    guard: GuardSettings,
+    reader: Detector | None = None,
 ) -> Iterator[ComposedWindow]:
     """Mend the masks of a clip and compose its windows, one at a time.
 
@@ -85,16 +93,18 @@ def compose_windows(
         plan: What to cut from which clip.
         settings: How.
         conditions: Which condition videos to make.
-        guard: How masks are mended.
+        guard: How masks are mended, and whether text is hidden.
+        reader: Finds text, where it is to be hidden.
 
     Raises:
         ValueError: The clip or its signals are damaged.
     """
+    hide = None if reader is None or guard.text != "blur" else partial(hide_text, reader=reader, settings=guard)
     crop = plan_crop(*plan.size, plan.bucket.height, plan.bucket.width)
     frames = pick_frames(decode_frames(plan.path), chain(*plan.windows), what=plan.path)
     for window, (signals, given) in zip(plan.windows, stream_mended(plan, guard), strict=True):
         watched = _Watched(islice(frames, len(window)))
-        clip = compose_window(watched, signals, crop, settings=settings, conditions=conditions)
+        clip = compose_window(watched, signals, crop, settings=settings, conditions=conditions, hide=hide)
         yield ComposedWindow(window, clip, signals, given, torch.stack(watched.pictures))
 
 
@@ -133,6 +143,7 @@ def compose_window(
     *,
     settings: DatasetSettings,
     conditions: Sequence[str],
+    hide: Hide | None = None,
 ) -> ComposedClip:
     """Compose one window.
 
@@ -142,6 +153,7 @@ def compose_window(
         crop: From the source's size to the model's.
         settings: How.
         conditions: Which condition videos to make.
+        hide: Hides readable text, if asked for.
 
     Raises:
         ValueError: A condition needs depth, which is missing.
@@ -149,7 +161,7 @@ def compose_window(
     needs_depth = bool(DEPTH_CONDITIONS & set(conditions))
     if needs_depth and signals.depth is None and settings.standin_depth is None:
         raise ValueError("the clip has no depth, and no stand-in was asked for")
-    layers = _stack_layers(frames, signals, crop, settings, needs_depth=needs_depth)
+    layers = _stack_layers(frames, signals, crop, settings, needs_depth=needs_depth, hide=hide)
     pose = _draw_skeletons(signals, crop, settings)
     makers = {
         "structhuman": lambda: struct_human(layers.filled, layers.mask, pose, settings.fill),
@@ -184,7 +196,13 @@ class _Watched:
 
 
 def _stack_layers(
-    frames: Iterable[Frame], signals: Signals, crop: CropPlan, settings: DatasetSettings, *, needs_depth: bool
+    frames: Iterable[Frame],
+    signals: Signals,
+    crop: CropPlan,
+    settings: DatasetSettings,
+    *,
+    needs_depth: bool,
+    hide: Hide | None,
 ) -> _Layers:
     count, (height, width) = len(signals.mask), crop.target
     radius = default_dilation(*crop.source) if settings.dilation is None else settings.dilation
@@ -195,10 +213,12 @@ def _stack_layers(
         mask=torch.empty(count, height, width, dtype=torch.bool),
         depth=torch.empty(count if needs_depth else 0, height, width),
     )
-    for place, frame in zip(range(count), frames, strict=True):
-        now = slice(place, place + 1)
-        picture = torch.from_numpy(frame.rgb)[None]
-        people = dilate(signals.mask[now] > 0, radius)
+    people_by_frame = (dilate(mask[None] > 0, radius) for mask in signals.mask)
+    sources = (
+        Layer(torch.from_numpy(frame.rgb)[None], people) for frame, people in zip(frames, people_by_frame, strict=True)
+    )
+    for place, source in enumerate(sources if hide is None else hide(sources)):
+        now, picture, people = slice(place, place + 1), source.picture, source.people
         layers.real[now] = resize_frames(picture, crop)
         layers.filled[now] = resize_frames(fill_people(picture, people, settings.fill), crop)
         layers.mask[now] = resize_mask_any(people, crop)
