@@ -14,14 +14,13 @@ from pathlib import Path
 
 from regen_train.guard import GuardSettings
 from regen_train.preparation.command import parse_options, told_in_words
-from regen_train.preparation.preview import Drawing, Run, check_page_folder, items_of_run, write_page
+from regen_train.preparation.preview import Drawing, Run, check_page_folder, items_of_run, survey_run, write_page
 from regen_train.preparation.preview.collect import UNCHECKED
 from regen_train.preparation.salt import load_salt
 from regen_train.preparation.settings import DatasetSettings
-from regen_train.preparation.survey import find_clips, survey_clips
+from regen_train.preparation.survey import find_clips
 
 PROG = "python -m data_prep.preview"
-_TEMPORAL_FACTOR = 4  # Wan's
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,9 @@ def main(args: Sequence[str] | None = None) -> int:
     options, settings = parse_options(PROG, __doc__, [PageOptions, DatasetSettings], spelled)
     with told_in_words(PROG):
         check_page_folder(options.page)
-        signals = options.clips / "signals" if options.signals is None else options.signals
-        survey = survey_clips(find_clips(options.clips), signals, settings, temporal_factor=_TEMPORAL_FACTOR)
+        usual = (options.output / ".work" / "signals", options.clips / "signals")
+        roots = usual if options.signals is None else (options.signals,)
+        survey = survey_run(find_clips(options.clips), roots, settings)
         salt = load_salt(options.salt_file, dataset=options.output)
         run = Run(options.clips, survey, settings, GuardSettings(), lambda plan, number: UNCHECKED, salt)
         drawing = Drawing(not options.no_source, options.picture_height, options.columns)

@@ -16,7 +16,16 @@ from torchvision.transforms.functional import pil_to_tensor
 from data_prep import preview
 from regen_train.guard import GuardSettings
 from regen_train.preparation.compose import compose_clip
-from regen_train.preparation.preview import Drawing, Outcome, PageItem, Reason, Run, draw_strips, items_of_run
+from regen_train.preparation.preview import (
+    Drawing,
+    Outcome,
+    PageItem,
+    Reason,
+    Run,
+    draw_strips,
+    items_of_run,
+    survey_run,
+)
 from regen_train.preparation.settings import DatasetSettings
 from regen_train.preparation.survey import ClipPlan, survey_clips
 
@@ -184,3 +193,16 @@ def test_the_page_refers_to_pictures_that_exist(clips: Path, tmp_path: Path) -> 
     files = {file for item in json.loads(found[1]) for file in item["strips"].values()}
     assert len(files) == 12
     assert files == {path.relative_to(page).as_posix() for path in page.rglob("*.webp")}
+
+
+def test_signals_extracted_by_the_run_come_before_the_users_own(tmp_path: Path) -> None:
+    write_people(tmp_path / "clips", "a", draw_people(seed=1))
+    write_people(tmp_path / "clips", "b", draw_people(seed=2))
+    work = tmp_path / "work" / "signals"
+    work.mkdir(parents=True)
+    (tmp_path / "clips" / "signals" / "a").rename(work / "a")
+    (tmp_path / "clips" / "c.mkv").write_bytes((tmp_path / "clips" / "b.mkv").read_bytes())
+    clips, theirs = sorted((tmp_path / "clips").glob("*.mkv")), tmp_path / "clips" / "signals"
+    survey = survey_run(clips, [work, theirs], SETTINGS)
+    assert [plan.signals for plan in survey.plans] == [work / "a", theirs / "b"]
+    assert [verdict.clip for verdict in survey.refused] == ["c.mkv"]

@@ -1,6 +1,6 @@
 """What a person looks at: the review page of a run, and contact sheets of a finished dataset."""
 
-from regen_train.preparation.preview.collect import Drawing, Outcome, Run, check_page_folder, items_of_run
+from regen_train.preparation.preview.collect import Drawing, Outcome, Run, check_page_folder, items_of_run, survey_run
 from regen_train.preparation.preview.items import PageItem, Reason, reasons_of_report, without_names
 from regen_train.preparation.preview.page import page_text, write_page
 from regen_train.preparation.preview.sheets import check_vae, contact_sheet, write_sheet
@@ -20,6 +20,7 @@ __all__ = [
     "items_of_run",
     "page_text",
     "reasons_of_report",
+    "survey_run",
     "without_names",
     "write_page",
     "write_sheet",

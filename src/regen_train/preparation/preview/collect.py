@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,12 +23,14 @@ from regen_train.preparation.preview.strips import (
 )
 from regen_train.preparation.salt import salted
 from regen_train.preparation.settings import ConditionName, DatasetSettings
-from regen_train.preparation.survey import ClipPlan, Survey, Verdict
+from regen_train.preparation.survey import ClipPlan, Survey, Verdict, survey_clips
 from regen_train.shards import fingerprint_of
 
 logger = logging.getLogger(__name__)
 
 PICTURES = "pictures"
+_TEMPORAL_FACTOR = 4  # pixel frames per latent frame of Wan's VAE
+_READABLE = "text can be read here and is blurred in the sample"
 _LOG_EVERY = 25  # windows
 _SOURCE_DIGITS = 24
 _FOLDER_DIGITS = 12
@@ -114,6 +116,27 @@ def items_of_run(run: Run, page: Path, drawing: Drawing) -> Iterator[PageItem]:
                 shutil.rmtree(folder)
 
 
+def survey_run(clips: Sequence[Path], roots: Sequence[Path], settings: DatasetSettings) -> Survey:
+    """Survey clips whose signals lie in several places.
+
+    Args:
+        clips: Video files.
+        roots: Folders of signals folders; each clip takes the first that has one for it, else the last of all.
+        settings: What the samples must be.
+    """
+    plans: dict[str, ClipPlan] = {}
+    refused: list[Verdict] = []
+    for clip in clips:
+        root = next((root for root in roots if (root / clip.stem).is_dir()), roots[-1])
+        found = survey_clips([clip], root, settings, temporal_factor=_TEMPORAL_FACTOR)
+        refused += found.refused
+        for plan in found.plans:
+            twin = plans.setdefault(plan.source_sha256, plan)
+            if twin is not plan:
+                refused.append(Verdict(clip.name, used=False, reason=f"is the same file as {twin.path.name}"))
+    return Survey(tuple(plans.values()), tuple(refused))
+
+
 def check_page_folder(page: Path) -> None:
     """Raise FileExistsError if the folder holds anything but a page: pictures are removed from it."""
     foreign = sorted({path.name for path in page.iterdir()} - {PAGE_NAME, PICTURES}) if page.exists() else []
@@ -163,7 +186,7 @@ def _plan_shot(run: Run, plan: ClipPlan, number: int, page: Path, drawing: Drawi
         name=plan.path.name,
         caption=plan.caption,
         span=(window[0], window[-1]),
-        notes=(str(plan.bucket), *plan.notes),
+        notes=(str(plan.bucket), *plan.notes, *([_READABLE] if run.guard.text == "blur" else [])),
     )
     places = choose_frames(window, item.flagged, count=drawing.num_frames)
     look = {
