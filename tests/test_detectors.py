@@ -1,9 +1,11 @@
 """Detectors run for real, on tiny models of the real classes that are rigged to find something."""
 
 import json
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -11,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from torch import Tensor
@@ -293,6 +296,14 @@ def test_a_missing_reader_says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
         RapidOcrText().setup("cpu")
 
 
+def test_a_reader_without_models_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    older = ModuleType("rapidocr")
+    older.__file__ = str(tmp_path / "rapidocr" / "__init__.py")
+    monkeypatch.setitem(sys.modules, "rapidocr", older)
+    with pytest.raises(ValueError, match=r"rapidocr>=3\.10' onnxruntime.*\(this version would download them\)"):
+        RapidOcrText().setup("cpu")
+
+
 class _Result:
     def __init__(self, boxes: Any, scores: Any = (), txts: Any = None) -> None:
         self.boxes, self.scores, self.txts = boxes, scores, txts
@@ -346,7 +357,7 @@ def ner(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ".",
     ]
     (folder / "vocab.txt").write_text("\n".join(words))
-    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=False, model_max_length=32)
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=False)
     tokenizer.save_pretrained(folder)
     labels = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC"}
     config = BertConfig(
@@ -453,6 +464,31 @@ def test_identities_are_plain_json_and_follow_the_settings(
 def test_weights_that_cannot_be_had_say_so(detector: Any, words: str) -> None:
     with pytest.raises(FileNotFoundError, match=words):
         detector().setup("cpu")
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        TransformersPeople(labels=("person", "rider")),
+        TorchvisionPeople(Path("weights.pth")),
+        YuNetFaces(Path("yunet.onnx"), long_sides=(320,)),
+        RapidOcrText(0.4),
+        TransformersNames(threshold=0.2),
+        SpacyNames("de_core_news_sm"),
+    ],
+)
+def test_detectors_travel_to_workers(detector: Any) -> None:
+    assert pickle.loads(pickle.dumps(detector)) == detector  # noqa: S301
+
+
+def test_detectors_are_named_on_a_command_line() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--people", type=Detector | None, default=None)
+    parser.add_argument("--names", type=NameFinder | None, default=None)
+    given = ["--people=regen_train.detectors.YuNetFaces", "--people.model=a.onnx", "--people.long_sides=[320]"]
+    made = parser.instantiate(parser.parse_args([*given, "--names=regen_train.detectors.SpacyNames"]))
+    assert made.people == YuNetFaces(Path("a.onnx"), long_sides=(320,))
+    assert made.names == SpacyNames()
 
 
 def test_a_batch_has_a_frame() -> None:

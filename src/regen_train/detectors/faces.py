@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32, UInt8
-from torch import Tensor
 
 from regen_train.files import file_sha256
-from regen_train.guard.detectors import Boxes
+from regen_train.guard.detectors import Boxes, Frames
 
 _VERSION = 1
 _HUB_ID = "opencv/face_detection_yunet"
@@ -66,7 +65,7 @@ class YuNetFaces:
             "long_sides": list(self.long_sides),
         }
 
-    def detect(self, frames: UInt8[Tensor, "t h w 3"]) -> list[Boxes]:
+    def detect(self, frames: Frames) -> list[Boxes]:
         """Return faces by frame; see `regen_train.guard.Detector`."""
         return [self._detect(frame.numpy()) for frame in frames]
 

@@ -47,6 +47,9 @@ class TransformersNames:
                 f"{', '.join(sorted(known))}; take another model, or SpacyNames"
             )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # some tokenizers state no limit, and RoBERTa's kind keeps two places for itself
+        longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512) - 2)
+        tokenizer.model_max_length = longest
         # words are never cut: the surest of their pieces decides
         self._pipeline = pipeline(
             "token-classification",
@@ -54,7 +57,7 @@ class TransformersNames:
             tokenizer=tokenizer,
             device=device,
             aggregation_strategy="max",
-            stride=min(_OVERLAP, tokenizer.model_max_length // 4),
+            stride=min(_OVERLAP, longest // 4),
         )
 
     def identity(self) -> dict[str, Any]:

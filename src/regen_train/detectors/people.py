@@ -7,13 +7,12 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 
 from regen_train.detectors.batches import batched
 from regen_train.detectors.weights import describe_model, find_model
 from regen_train.files import file_sha256
-from regen_train.guard.detectors import Boxes
+from regen_train.guard.detectors import Boxes, Frames
 from regen_train.pretrained import PretrainedFolder
 
 _VERSION = 1
@@ -72,7 +71,7 @@ class TransformersPeople:
         }
 
     @torch.inference_mode()
-    def detect(self, frames: UInt8[Tensor, "t h w 3"]) -> list[Boxes]:
+    def detect(self, frames: Frames) -> list[Boxes]:
         """Return people by frame; see `regen_train.guard.Detector`."""
         return [boxes for batch in batched(frames, self.batch_size) for boxes in self._detect(batch)]
 
@@ -147,7 +146,7 @@ class TorchvisionPeople:
         }
 
     @torch.inference_mode()
-    def detect(self, frames: UInt8[Tensor, "t h w 3"]) -> list[Boxes]:
+    def detect(self, frames: Frames) -> list[Boxes]:
         """Return people by frame; see `regen_train.guard.Detector`."""
         return [boxes for batch in batched(frames, self.batch_size) for boxes in self._detect(batch)]
 

@@ -3,15 +3,15 @@
 import importlib.metadata
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
 
-from regen_train.guard.detectors import Boxes
+from regen_train.guard.detectors import Boxes, Frames
 
 _VERSION = 1
 _MISSING = (
@@ -46,6 +46,8 @@ class RapidOcrText:
             import_module("onnxruntime")
         except ImportError as error:
             raise ValueError(f"{_MISSING} ({error})") from error
+        if not any((Path(str(rapidocr.__file__)).parent / "models").glob("*rec*.onnx")):
+            raise ValueError(f"{_MISSING} (this version would download them)")
         kind, _, number = device.partition(":")
         self._reader = rapidocr.RapidOCR(
             params={
@@ -71,7 +73,7 @@ class RapidOcrText:
             "min_characters": self.min_characters,
         }
 
-    def detect(self, frames: UInt8[Tensor, "t h w 3"]) -> list[Boxes]:
+    def detect(self, frames: Frames) -> list[Boxes]:
         """Return lines of text and what they read, by frame; see `regen_train.guard.Detector`."""
         return [self._detect(frame.numpy()) for frame in frames]
 

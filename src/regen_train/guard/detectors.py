@@ -5,10 +5,14 @@ The gate itself finds nothing in a picture. Whoever runs it hands detectors in; 
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
+
+Frames: TypeAlias = UInt8[Tensor, "t h w 3"]
+"""Upright RGB frames on the CPU. One name for all detectors: jsonargparse takes a class for a `Detector` only if its
+annotations are the very same objects."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Detector(Protocol):
         """Return, as plain JSON, all that decides what it finds: its name, weights, revision, settings."""
         ...
 
-    def detect(self, frames: UInt8[Tensor, "t h w 3"]) -> list[Boxes]:
+    def detect(self, frames: Frames) -> list[Boxes]:
         """Return what is found in each frame."""
         ...
 
