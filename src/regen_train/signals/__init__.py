@@ -3,7 +3,14 @@
 from regen_train.signals.caption import CaptionFiles, CaptionSource, MetadataCaptions, Qwen3VlCaptions
 from regen_train.signals.depth import DepthAnythingV2, DepthFiles, DepthSource, VideoDepthAnything
 from regen_train.signals.folder import Signals, load_signals, stream_signals, write_signals
-from regen_train.signals.mask import UNKNOWN_TRACK, MaskFiles, MaskSource
+from regen_train.signals.mask import (
+    UNKNOWN_TRACK,
+    GroundedSam2Masks,
+    MaskFiles,
+    MaskRcnnMasks,
+    MaskSource,
+    Sam3Masks,
+)
 from regen_train.signals.pose import NUM_KEYPOINTS, DwPose, KeypointRcnn, PoseFiles, Poses, PoseSource
 
 __all__ = [
@@ -15,14 +22,17 @@ __all__ = [
     "DepthFiles",
     "DepthSource",
     "DwPose",
+    "GroundedSam2Masks",
     "KeypointRcnn",
     "MaskFiles",
+    "MaskRcnnMasks",
     "MaskSource",
     "MetadataCaptions",
     "PoseFiles",
     "PoseSource",
     "Poses",
     "Qwen3VlCaptions",
+    "Sam3Masks",
     "Signals",
     "VideoDepthAnything",
     "load_signals",
