@@ -31,7 +31,7 @@ class FrameSignals:
     frame: int
     given: NDArray[np.bool_]
     mended: NDArray[np.bool_]
-    radius: float
+    radius: int | float
     keypoints: NDArray[np.float32]
     scores: NDArray[np.float32]
 
@@ -160,7 +160,8 @@ class SignalEvidence:
         return Finding("mask_mended", "note", message, frames, measured)
 
     def _is_rescued(self, frame: int) -> bool:
-        reach = range(1, self.settings.repair_frames + 1)
+        # Farther than repair reaches, so that every frame of a gap that is too long is seen to be in it.
+        reach = range(1, 2 * self.settings.repair_frames + 2)
         before = max((self._areas.get(frame - step, 0) for step in reach), default=0)
         after = max((self._areas.get(frame + step, 0) for step in reach), default=0)
         return self._areas[frame] < 0.5 * min(before, after)

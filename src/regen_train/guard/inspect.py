@@ -18,25 +18,25 @@ from regen_train.skeleton import draw_pose
 
 
 def inspect_clip(
-    frames: UInt8[Tensor, "t h w 3"],
-    mask: Shaped[Tensor, "t h w"],
-    keypoints: Shaped[Tensor, "t p 133 2"],
-    scores: Shaped[Tensor, "t p 133"],
-    condition: UInt8[Tensor, "t h w 3"] | ComposedClip | None,
+    frames: Shaped[Tensor, "..."],
+    mask: Shaped[Tensor, "..."],
+    keypoints: Shaped[Tensor, "..."],
+    scores: Shaped[Tensor, "..."],
+    condition: Shaped[Tensor, "..."] | ComposedClip | None,
     *,
-    given: Shaped[Tensor, "t h w"] | None = None,
+    given: Shaped[Tensor, "..."] | None = None,
     caption: str | None = None,
     settings: GuardSettings | None = None,
     detectors: Detectors | None = None,
-    dilation: float | None = None,
+    dilation: int | float | None = None,
 ) -> GuardReport:
     """Judge a clip and what was made of it. The mask is judged as it is given: mend it before with `repair_mask`.
 
     Args:
-        frames: The clip at its own size.
-        mask: Person masks before dilation: uint8 with 0 for nobody, or bool.
-        keypoints: (x, y) in pixels of the clip, COCO-WholeBody order, NaN where absent.
-        scores: How sure each point is.
+        frames: The clip at its own size, uint8 [t, h, w, 3].
+        mask: Person masks before dilation, [t, h, w]: uint8 with 0 for nobody, or bool.
+        keypoints: float [t, p, 133, 2], (x, y) in pixels of the clip, COCO-WholeBody order, NaN where absent.
+        scores: How sure each point is, float [t, p, 133].
         condition: The StructHuman video at the clip's size, drawn with the defaults of `draw_pose`; or everything
             that was composed, at any size; or None if nothing was made yet, which is a finding.
         given: The masks as they were extracted, where ``mask`` was mended; ``mask`` if None.
@@ -70,7 +70,7 @@ def inspect_clip(
 
 
 def _gather(
-    given: Tensor, mended: Tensor, radius: float, keypoints: Tensor, scores: Tensor, settings: GuardSettings
+    given: Tensor, mended: Tensor, radius: int | float, keypoints: Tensor, scores: Tensor, settings: GuardSettings
 ) -> SignalEvidence:
     evidence = SignalEvidence(settings)
     for number, frame in enumerate(zip(given, mended, keypoints, scores, strict=True)):
@@ -83,7 +83,7 @@ def judge_outlines(
     frames: UInt8[Tensor, "t h w 3"],
     people: Bool[Tensor, "t h w"],
     numbers: Sequence[int],
-    dilation: float,
+    dilation: int | float,
     settings: GuardSettings,
 ) -> list[Finding]:
     """Compare the outlines of masks, as they were extracted, with the picture's edges; see `OutlineEvidence`."""

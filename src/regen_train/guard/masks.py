@@ -64,7 +64,7 @@ def find_vanished(frame: int, before: Mask, after: Mask, settings: GuardSettings
     return vanished
 
 
-def _grow(mask: Mask, radius: float) -> Mask:
+def _grow(mask: Mask, radius: int | float) -> Mask:
     if not mask.any():
         return mask
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

@@ -62,7 +62,7 @@ class OutlineEvidence:
         self._frames.append(frame)
         self._stills.append(_Still(_edge_strength(picture), mask, _outline(mask)))
 
-    def judge(self, dilation: float) -> list[Finding]:
+    def judge(self, dilation: int | float) -> list[Finding]:
         """Return what the outlines give reason to say.
 
         Args:
@@ -78,7 +78,7 @@ class OutlineEvidence:
         found = [self._moved(stills, unit, dilation), self._eroded(stills, unit, dilation), self._late(chosen)]
         return [finding for finding in found if finding is not None]
 
-    def _moved(self, stills: list[_Still], unit: float, dilation: float) -> Finding | None:
+    def _moved(self, stills: list[_Still], unit: float, dilation: int | float) -> Finding | None:
         steps = np.arange(-_STEPS, _STEPS + 1)
         shifts = [(round(y * unit), round(x * unit)) for y in steps for x in steps]
         strengths = np.array([_mean_strength(stills, shift) for shift in shifts])
@@ -97,7 +97,7 @@ class OutlineEvidence:
             return Finding("outline_fits_nothing", "review", message, self._span(), measured)
         return None
 
-    def _eroded(self, stills: list[_Still], unit: float, dilation: float) -> Finding | None:
+    def _eroded(self, stills: list[_Still], unit: float, dilation: int | float) -> Finding | None:
         offsets = [round(step * unit) for step in range(-2, _STEPS + 1)]
         strengths = np.array([_mean_at_offset(stills, offset) for offset in offsets])
         best = int(strengths.argmax())

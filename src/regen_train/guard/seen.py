@@ -119,7 +119,7 @@ def _person_coverage(
         (right - left - 1 - columns[-1]) / (right - left) if right < width else 0.0,
     )
     is_open = coverage < settings.box_coverage or max(gaps) > settings.box_gap or float(inside.mean()) < _MIN_FILL
-    return float(coverage), is_open
+    return float(coverage), bool(is_open)
 
 
 def _pixel_coverage(covered: NDArray[np.bool_], box: tuple[int, int, int, int]) -> float:

@@ -113,13 +113,13 @@ class Gate:
         seen = evidence.has_people(range(first, last + 1)) or any(f.check.endswith("detected_open") for f in findings)
         return conclude(findings, self.settings, opinions, num_frames=last - first + 1, has_people=seen)
 
-    def _covered(self, window: ComposedWindow, radius: float) -> Bool[Tensor, "t H W"]:
+    def _covered(self, window: ComposedWindow, radius: int | float) -> Bool[Tensor, "t H W"]:
         if self.detectors.people is None and self.detectors.faces is None:
             return _shrink(window.given, window.pictures)  # nobody will look at it
         return _shrink(dilate(window.signals.mask > 0, radius), window.pictures)
 
 
-def dilation_of(plan: ClipPlan, settings: DatasetSettings) -> float:
+def dilation_of(plan: ClipPlan, settings: DatasetSettings) -> int | float:
     """Return by how many source pixels the masks of a clip grow."""
     return default_dilation(*plan.size) if settings.dilation is None else settings.dilation
 

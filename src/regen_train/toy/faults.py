@@ -89,7 +89,7 @@ def swap(mask: Masks, other: Masks) -> Masks:
     return other[indices]
 
 
-def exposed_share(mask: Masks, spoilt: Masks, radius: float) -> float:
+def exposed_share(mask: Masks, spoilt: Masks, radius: int | float) -> float:
     """Return the share of people's pixels that spoilt masks, dilated, leave open: a fault that opens none is harmless.
 
     Args:
