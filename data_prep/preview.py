@@ -63,7 +63,7 @@ def main(args: Sequence[str] | None = None) -> int:
         run = Run(options.clips, survey, settings, GuardSettings(), lambda plan, number: UNCHECKED, salt)
         drawing = Drawing(not options.no_source, options.picture_height, options.columns)
         items = list(items_of_run(run, options.page, drawing))
-        title = "Review of a preparation" if options.no_source else f"Review of {options.output.resolve().name}"
+        title = "Review without source pixels" if options.no_source else f"Review of {options.output.resolve().name}"
         path = write_page(options.page, items, title=title, source=drawing.source)
         print(f"{path}: {len(items)} items")
     return 0
