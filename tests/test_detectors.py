@@ -102,6 +102,12 @@ def test_people_of_transformers(detr: Path) -> None:
     assert people.detect(some_frames(0)) == []
 
 
+def test_other_classes_are_no_people(detr: Path) -> None:
+    detector = TransformersPeople(str(detr), labels=("bicycle",))  # all that it finds are persons
+    detector.setup("cpu")
+    assert [len(boxes) for boxes in detector.detect(some_frames())] == [0, 0, 0]
+
+
 def test_a_threshold_hides_what_is_less_sure(detr: Path) -> None:
     detector = TransformersPeople(str(detr), threshold=0.95)
     detector.setup("cpu")
@@ -131,7 +137,7 @@ def faster_rcnn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_people_of_torchvision(faster_rcnn: Path) -> None:
-    detector = TorchvisionPeople(faster_rcnn, short_side=16)
+    detector = TorchvisionPeople(faster_rcnn, short_side=16, threshold=0.2)
     people: Detector = detector
     people.setup("cpu")
     found = people.detect(some_frames(2))
@@ -395,6 +401,8 @@ def test_names_of_transformers(ner: Path) -> None:
     assert names.find("") == []
     assert names.find("John waves to John.") == ["John"]
     assert names.find("waves in Berlin. " * 30 + "Maria Lopez waves.") == ["Maria Lopez"]  # far beyond one window
+    for before in range(14, 30):  # wherever the seam of two windows falls
+        assert names.find("waves " * before + "Maria Lopez" + " waves" * 20) == ["Maria Lopez"]
     surer = TransformersNames(str(ner), threshold=1.1)
     surer.setup("cpu")
     assert surer.find("Maria Lopez waves.") == []

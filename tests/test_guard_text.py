@@ -88,6 +88,7 @@ def test_names_are_found_with_their_parts_but_not_inside_words() -> None:
         ("name", "Lopez"),
         ("name", "Will"),
     ]
+    assert found("Ana de la Cruz on la playa", names=("Ana de la Cruz",)) == [("name", "Ana de la Cruz")]
     assert found("O\u2019Brien nods", names=("O'Brien",)) == [("name", "O\u2019Brien")]
     assert found("A man nods", names=("", " ")) == []
 
@@ -120,6 +121,7 @@ def test_runs_of_words_end_at_other_marks() -> None:
 
 
 def test_findings_do_not_overlap() -> None:
+    assert found("He calls Tomtom 415-555-2671 now", ocr=("TOMTOM 415",)) == [("readable", "Tomtom 415-555-2671")]
     findings = caption_faults("Write to jane.doe@example.com or Jane", names=("Jane", "jane.doe"), ocr=("EXAMPLE",))
     assert [(f.kind, f.text) for f in findings] == [("email", "jane.doe@example.com"), ("name", "Jane")]
     assert all(before.end <= after.start for before, after in itertools.pairwise(findings))
@@ -146,6 +148,14 @@ def test_findings_do_not_overlap() -> None:
             ("ROSIES TODAY",),
             "A shop with a sign stands there.",
         ),
+        (
+            'A shop with a sign reading "Rosie\'s at 90210 Main" stands there.',
+            (),
+            ("ROSIES",),
+            "A shop with a sign stands there.",
+        ),
+        ("He sees Bob. Alice Smith waits. A man walks on and on.", ("Bob. Alice Smith",), (), "A man walks on and on."),
+        ("He meets person here. A man walks.", ("person",), (), None),
         ("A car with the number plate AB12 CDE passes a man.", (), (), "A car passes a man."),
         ("A man waits. Call 415-555-2671 now. He wears a coat.", (), (), "A man waits. He wears a coat."),
         ("He greets a young Maria. A man waits for a bus.", ("Maria",), (), "A man waits for a bus."),

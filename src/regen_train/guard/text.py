@@ -16,7 +16,7 @@ Kind = Literal["name", "handle", "email", "url", "phone", "plate", "number", "re
 _MIN_NUMBER = 5
 """Digits in a row: years and frame sizes have four, zip codes and race numbers five."""
 _MIN_PHONE = 7
-"""Digits of the shortest phone number with an area; with a plus sign one less is enough."""
+"""Digits of a phone number with its area or its country; only some islands' local numbers have fewer."""
 _MIN_WORD = 4
 """Letters of a word that is not told apart by chance; three if it is written large."""
 _MAX_RUN = 4
@@ -137,7 +137,7 @@ def _patterns(text: str) -> Iterator[tuple[Kind, int, int]]:
 def _is_meant(kind: Kind, text: str) -> bool:
     digits, capitals = sum(map(str.isdigit, text)), sum(map(str.isupper, text))
     if kind == "phone":
-        return digits >= _MIN_PHONE - text.startswith("+") and not _YEARS.fullmatch(text)
+        return digits >= _MIN_PHONE and not _YEARS.fullmatch(text)
     if kind == "plate":
         # COVID-19, WD-40, A4 and 1080 are none; "A 1000" is an article and a number
         return digits >= 2 and capitals >= 2 and 5 <= digits + capitals <= 11
