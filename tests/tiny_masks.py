@@ -25,8 +25,8 @@ def build_tiny_sam3(folder: Path) -> Path:
     cells = SIDE // PATCH
     sizes = [[4 * cells, 4 * cells], [2 * cells, 2 * cells], [cells, cells]]
     backbone = {
-        "model_type": "sam3_vit_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "image_size": SIDE, "patch_size": PATCH, "window_size": 2, "global_attn_indexes": [1],
+        "model_type": "sam3_vit_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "image_size": SIDE, "patch_size": PATCH, "window_size": 2, "global_attn_indexes": [1],
         "pretrain_image_size": SIDE,
     }  # fmt: skip
     vision = {
@@ -68,7 +68,7 @@ def build_tiny_sam3(folder: Path) -> Path:
 
 
 def _clip_vocabulary(folder: Path) -> tuple[str, str]:
-    letters = [letter for letter in "abcdefghijklmnopqrstuvwxyz"]
+    letters = list("abcdefghijklmnopqrstuvwxyz")
     tokens = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     vocabulary.write_text(json.dumps({token: number for number, token in enumerate(tokens)}))

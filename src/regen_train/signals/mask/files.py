@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from jaxtyping import UInt8
@@ -15,6 +15,9 @@ from regen_train.video import decode_gray, read_gray, write_gray
 FILE = "mask.mkv"
 UNKNOWN_TRACK = 255
 """A person without a track id."""
+
+MaskWindows: TypeAlias = Iterator[UInt8[Tensor, "t h w"]]
+"""Named once: jsonargparse takes a class for a `MaskSource` only if its annotations are the very same objects."""
 
 
 class MaskSource(Protocol):
@@ -32,7 +35,7 @@ class MaskSource(Protocol):
         """Return, as plain JSON, all that decides the result: extractor, version, weights, settings."""
         ...
 
-    def masks(self, clip: Path, *, max_frames: int | None = None) -> Iterator[UInt8[Tensor, "t h w"]]:
+    def masks(self, clip: Path, *, max_frames: int | None = None) -> MaskWindows:
         """Yield consecutive windows that together cover the clip's frames.
 
         Args:
@@ -64,7 +67,7 @@ class MaskFiles:
         """Say that files were read; see `MaskSource`."""
         return {"extractor": "files"}
 
-    def masks(self, clip: Path, *, max_frames: int | None = None) -> Iterator[UInt8[Tensor, "t h w"]]:
+    def masks(self, clip: Path, *, max_frames: int | None = None) -> MaskWindows:
         """Read ``mask.mkv``; see `MaskSource`."""
         path = self.root / clip.stem / FILE
         frames = (_checked(path, frame) for frame in islice(decode_gray(path), max_frames))

@@ -1,7 +1,6 @@
 """Grounding DINO's boxes, detected anew every few frames, and SAM 2.1 to follow whoever is in them. Both ungated."""
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from regen_train.pretrained import DTYPES, Precision, PretrainedFolder
 from regen_train.signals.mask.canvas import Canvas
+from regen_train.signals.mask.files import MaskWindows
 from regen_train.signals.mask.models import describe_model, find_model, transformers_classes
 from regen_train.signals.mask.sam2 import Sam2Window
 from regen_train.signals.mask.windows import OVERLAP, mask_windows
@@ -108,7 +108,7 @@ class GroundedSam2Masks:
             "settings": settings,
         }
 
-    def masks(self, clip: Path, *, max_frames: int | None = None) -> Iterator[UInt8[Tensor, "t h w"]]:
+    def masks(self, clip: Path, *, max_frames: int | None = None) -> MaskWindows:
         """Yield masks window by window; see `MaskSource`."""
         assert self._tracker is not None, "call setup first"
         yield from mask_windows(

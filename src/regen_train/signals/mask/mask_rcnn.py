@@ -1,7 +1,6 @@
 """Mask R-CNN of torchvision: people frame by frame, ungated weights, no package beyond torchvision."""
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from regen_train.files import file_sha256
-from regen_train.signals.mask.files import UNKNOWN_TRACK
+from regen_train.signals.mask.files import UNKNOWN_TRACK, MaskWindows
 from regen_train.signals.mask.holes import fill_holes
 from regen_train.signals.windows import frame_windows
 
@@ -92,7 +91,7 @@ class MaskRcnnMasks:
         known = {"extractor": "mask_rcnn", "version": self.VERSION, "weights": weights, "revision": revision}
         return {**known, "settings": settings}
 
-    def masks(self, clip: Path, *, max_frames: int | None = None) -> Iterator[UInt8[Tensor, "t h w"]]:
+    def masks(self, clip: Path, *, max_frames: int | None = None) -> MaskWindows:
         """Yield masks window by window; see `MaskSource`."""
         assert self._model is not None, "call setup first"
         for frames in frame_windows(clip, self.window, max_frames=max_frames):

@@ -1,7 +1,6 @@
 """SAM 3 video: people found by words, on every frame, and followed."""
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from regen_train.pretrained import DTYPES, Precision, PretrainedFolder
 from regen_train.signals.mask.canvas import Canvas
+from regen_train.signals.mask.files import MaskWindows
 from regen_train.signals.mask.logits import masks_of_logits
 from regen_train.signals.mask.models import describe_model, find_model, transformers_classes
 from regen_train.signals.mask.windows import OVERLAP, mask_windows
@@ -101,7 +101,7 @@ class Sam3Masks:
         settings |= {"prompts": list(self.prompts), "overlap": OVERLAP, "max_tracked": _MAX_TRACKED}
         return {"extractor": "sam3", "version": self.VERSION, **describe_model(self._find()), "settings": settings}
 
-    def masks(self, clip: Path, *, max_frames: int | None = None) -> Iterator[UInt8[Tensor, "t h w"]]:
+    def masks(self, clip: Path, *, max_frames: int | None = None) -> MaskWindows:
         """Yield masks window by window; see `MaskSource`."""
         assert self._model is not None, "call setup first"
         yield from mask_windows(
