@@ -13,6 +13,7 @@ from regen_train.toy.world import (
     ClipFormat,
     ClipSpec,
     Furniture,
+    Garment,
     Motion,
     Passed,
     Person,
@@ -31,6 +32,7 @@ from regen_train.toy.world.palette import CLOTHES
 NOSE, LEFT_EAR, RIGHT_EAR = 0, 3, 4
 LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_WRIST, RIGHT_WRIST, LEFT_HIP, LEFT_KNEE, LEFT_ANKLE = 5, 6, 9, 10, 11, 13, 15
 SCENE = replace(draw_scene(0, 0), furniture=())
+PAINT = SCENE.wall
 
 
 def one(motion: Motion, *, size: int = 64) -> WorldClip:
@@ -61,6 +63,7 @@ def test_sure_points_lie_on_their_person_and_absent_ones_are_nan(number):
 def test_joints_are_on_the_right_side_and_bend_the_right_way():
     front = one(Motion("stand", 0.5, 0.5, 0.7)).poses.keypoints[0, 0]
     assert front[LEFT_SHOULDER, 0] > front[RIGHT_SHOULDER, 0] + 5
+    assert front[LEFT_EAR, 0] > front[RIGHT_EAR, 0] + 2
     assert front[91:112, 0].min() > front[112:133, 0].max()
     assert front[NOSE, 1] < front[LEFT_SHOULDER, 1] < front[LEFT_HIP, 1] < front[LEFT_KNEE, 1] < front[LEFT_ANKLE, 1]
     away = one(Motion("stand", 0.5, 0.5, 0.7, yaw=180)).poses
@@ -77,6 +80,16 @@ def test_joints_are_on_the_right_side_and_bend_the_right_way():
     assert (wave[:, LEFT_WRIST, 1] < wave[:, LEFT_SHOULDER, 1]).all()
     assert (wave[:, RIGHT_WRIST, 1] > wave[:, RIGHT_SHOULDER, 1]).all()
     assert np.ptp(wave[:, LEFT_WRIST, 0].numpy()) > 2
+
+
+def test_knees_bend_forward_and_elbows_back_in_walking():
+    points = one(Motion("walk", 0.4, 0.6, 0.7, yaw=90), size=128).poses.keypoints[:, 0]
+    for first, middle, last, way in ((11, 13, 15, 1), (12, 14, 16, 1), (5, 7, 9, -1), (6, 8, 10, -1)):
+        share = (points[:, middle, 1] - points[:, first, 1]) / (points[:, last, 1] - points[:, first, 1])
+        straight = points[:, first, 0] + share * (points[:, last, 0] - points[:, first, 0])
+        bend = way * (points[:, middle, 0] - straight)
+        assert bend.min() > -0.5
+        assert bend.max() > 1.5
 
 
 def test_people_have_the_size_asked_for():
@@ -108,7 +121,7 @@ def test_the_nearer_hides_the_farther():
 
 
 def test_furniture_in_front_hides_feet():
-    crate = Furniture("crate", CRATE_PAINT, 0.5, 0.98)
+    crate = Furniture("crate", PAINT, 0.5, 0.98)
     who = Person(draw_identity(0, "one"), Motion("stand", 0.5, 0.5, 0.7))
     bare, hidden = (render(ClipSpec((who,), replace(SCENE, furniture=furniture))) for furniture in ((), (crate,)))
     assert (bare.poses.scores[0, 0, 15:23] == 1).all()
@@ -117,9 +130,6 @@ def test_furniture_in_front_hides_feet():
     assert hidden.mask.sum() < bare.mask.sum()
     covered = (bare.mask > 0) & (hidden.mask == 0)
     assert (hidden.depth.int()[covered] > bare.depth.int()[covered]).all()
-
-
-CRATE_PAINT = SCENE.wall
 
 
 @pytest.mark.parametrize(("story", "frame"), [("enter", 4), ("leave", 4), ("enter", 2), ("leave", 7)])
@@ -138,7 +148,7 @@ def test_one_of_two_comes_or_goes_at_the_frame_asked_for(story, frame):
 def test_a_thing_changes_hands_and_is_nobodys_pixel():
     giver, taker = Motion("give", 0.3, 0.3, 0.7, yaw=70), Motion("take", 0.7, 0.7, 0.7, yaw=-70)
     blue = (40, 75, 205)
-    clip = two(giver, taker, passed=Passed("ball", replace(CRATE_PAINT, name="blue", rgb=blue)))
+    clip = two(giver, taker, passed=Passed("ball", replace(PAINT, name="blue", rgb=blue)))
     thing = (clip.frames == torch.tensor(blue)).all(-1)
     columns = [torch.nonzero(frame)[:, 1].float().mean().item() for frame in thing]
     assert not (thing & (clip.mask > 0)).any()
@@ -148,6 +158,18 @@ def test_a_thing_changes_hands_and_is_nobodys_pixel():
     assert right.max() > columns[4] - 4
     assert left.min() < columns[4] + 4
     assert "hands over a blue ball" in clip.caption
+
+
+@pytest.mark.parametrize("pattern", ["striped", "checked", "dotted"])
+def test_patterns_show_both_colours(pattern):
+    red, white = (replace(PAINT, rgb=rgb) for rgb in ((200, 0, 0), (250, 250, 250)))
+    who = replace(draw_identity(0, "one"), shirt=Garment(red, pattern, white), hair_style="bald")
+    clip = render(ClipSpec((Person(who, Motion("stand", 0.5, 0.5, 0.8)),), SCENE, height=128, width=128))
+    first, second = ((clip.frames == torch.tensor(paint.rgb)).all(-1).sum() for paint in (red, white))
+    assert (0.1 if pattern == "dotted" else 0.5) < second / first < (0.6 if pattern == "dotted" else 2)
+    # No large patch of the shirt is without it.
+    plain = (clip.frames[0] == torch.tensor(red.rgb)).all(-1).float()
+    assert torch.nn.functional.avg_pool2d(plain[None], 15, 1).max() < 0.9
 
 
 def test_captions_are_true_short_and_closed():
