@@ -146,3 +146,15 @@ def build_tiny_sam2(folder: Path) -> Path:
     size = {"height": side, "width": side}
     Sam2VideoProcessor(Sam2ImageProcessor(size=size), Sam2VideoVideoProcessor(size=size)).save_pretrained(folder)
     return folder
+
+
+def build_mask_rcnn_state(*, label: int) -> dict[str, torch.Tensor]:
+    """Return the state of a random Mask R-CNN of the real architecture that sees the given COCO class everywhere."""
+    from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
+
+    torch.manual_seed(SEED)
+    state = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=91).state_dict()
+    state["roi_heads.box_predictor.cls_score.bias"][label] = 20.0
+    state["roi_heads.mask_predictor.mask_fcn_logits.bias"][label] = 20.0
+    # half as much to write; load_state_dict makes fp32 of it
+    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
