@@ -36,11 +36,12 @@ def _fill_frame(frame: UInt8[np.ndarray, "h w"], max_area: int) -> None:
     right, bottom = left + stats[:, cv2.CC_STAT_WIDTH], top + stats[:, cv2.CC_STAT_HEIGHT]
     enclosed = (left > 0) & (top > 0) & (right < width) & (bottom < height)
     small = stats[:, cv2.CC_STAT_AREA] <= max_area
+    before = frame.copy()  # two holes may touch at a corner, and must not see each other filled
     for number in range(1, count):  # component 0 is where people are
         if enclosed[number] and small[number]:
             # a hole touches no border, so that the box with a margin of 1 lies within the frame
             box = slice(top[number] - 1, bottom[number] + 1), slice(left[number] - 1, right[number] + 1)
             hole = areas[box] == number
-            around = np.unique(frame[box][cv2.dilate(hole.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0])
+            around = np.unique(before[box][cv2.dilate(hole.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0])
             around = around[around > 0]
             frame[box][hole] = around[0] if len(around) == 1 else UNKNOWN_TRACK
