@@ -67,19 +67,21 @@ def test_a_resting_background_rests_for_a_long_time_in_bounded_memory() -> None:
     assert 0 < sum(points.size for points in held) <= 2 * 4096
 
 
-def test_the_scale_does_not_shrink_while_the_camera_moves_through_noise() -> None:
-    """Least squares would lose a share of the scale at every key frame, since noise flattens its slope."""
-    wide = torch.nn.functional.interpolate(
-        torch.randn(1, 1, 12, 200, generator=torch.Generator().manual_seed(3)), (HEIGHT, 2000), mode="bicubic"
-    )[0, 0]
-    aligner, generator = FrameAligner(), torch.Generator().manual_seed(0)
+def test_the_scale_does_not_shrink_while_the_camera_moves_on() -> None:
+    """Least squares would end near a tenth: noise and motion flatten its slope at every key frame."""
     ratios = []
-    for number in range(240):
-        view = wide[:, 8 * number : 8 * number + WIDTH]
-        noisy = view + 0.1 * torch.randn(HEIGHT, WIDTH, generator=generator)
-        aligned = aligner.align(noisy * (1 + number % 3))
-        ratios.append(float(aligned.std() / noisy.std()))
-    assert 0.5 < min(ratios[-20:]) <= max(ratios[-20:]) < 2
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        wall = torch.nn.functional.interpolate(
+            torch.randn(1, 1, 4, 40, generator=generator), (HEIGHT, 2000), mode="bicubic"
+        )[0, 0]
+        aligner = FrameAligner()
+        for number in range(200):
+            noise = 0.1 * torch.randn(HEIGHT, WIDTH, generator=generator)
+            view = wall[:, 4 * number : 4 * number + WIDTH] + noise
+            aligned = aligner.align(view * (1 + number % 3))
+        ratios.append(float(aligned.std() / view.std()))
+    assert 0.5 < float(np.exp(np.mean(np.log(ratios)))) < 2
 
 
 def test_unrelated_frames_take_over_the_statistics_of_the_first() -> None:
@@ -92,17 +94,17 @@ def test_unrelated_frames_take_over_the_statistics_of_the_first() -> None:
 
 
 def test_drift_has_an_end() -> None:
-    """A part that agrees shrinks from frame to frame, so that every fit follows it."""
-    aligner = FrameAligner()
-    first = statistics_of(sample_points(aligner.align(background())[None]))
-    depth = background()
-    for number in range(40):
-        depth = depth.clone()
-        half = slice(0, WIDTH // 2 - 4) if number % 2 else slice(WIDTH // 2 + 4, WIDTH)
-        depth[:, half] = 1.7 * depth[:, half]
+    """Three quarters of the picture stay from frame to frame, so that every fit follows them, and all of it grows."""
+    aligner, depth, generator = FrameAligner(), background(), torch.Generator().manual_seed(0)
+    first = statistics_of(sample_points(aligner.align(depth)[None]))
+    spreads = []
+    for _ in range(60):
+        depth = depth * torch.where(torch.rand(WIDTH, generator=generator) < 0.25, 1.5, 1.0)
         found = statistics_of(sample_points(aligner.align(depth)[None]))
-        assert first.spread / MAX_DRIFT * 0.99 <= found.spread <= first.spread * MAX_DRIFT * 1.01
+        spreads.append(found.spread / first.spread)
         assert abs(found.median - first.median) <= 1.01 * MAX_DRIFT * first.spread
+    assert min(spreads) >= 0.99 / MAX_DRIFT
+    assert 5 < max(spreads) <= 1.01 * MAX_DRIFT
 
 
 @pytest.mark.parametrize("order", [("flat", "deep", "deep"), ("deep", "flat", "deep"), ("flat", "flat", "flat")])
@@ -150,3 +152,13 @@ def test_windows_are_joined_on_one_scale_each_frame_once(length: int, size: int,
     expected = scale * clip + (first[0].min() - scale * clip[0].min())
     assert (joined - expected).abs().max() < 1e-3 * (expected.max() - expected.min())
     assert max(len(window) for window in windows) <= size
+
+
+def test_windows_are_cross_faded_where_they_overlap() -> None:
+    """What only one of two windows sees in a shared frame fades over from the one to the other."""
+    first, second = background().repeat(5, 1, 1), 2 * background().repeat(5, 1, 1) + 1
+    second[:3, 10:13, 10:13] += 8  # 4 on the scale of the first
+    joined = torch.cat(list(join_windows([first, second], 3)))
+    assert joined.shape == (7, HEIGHT, WIDTH)
+    bump = (joined - background())[:, 11, 11]
+    torch.testing.assert_close(bump, torch.tensor([0, 0, 1, 2, 3, 0, 0.0]), rtol=1e-3, atol=1e-3)

@@ -129,6 +129,8 @@ def _best_candidate(source: np.ndarray, reference: np.ndarray, matched: ScaleShi
     shifts = np.append(reference[first][usable] - scales[:-1] * source[first][usable], matched.shift)
     step = max(1, len(source) // 1024)  # ranking needs fewer points than fitting, and finer judgement than agreeing
     residuals = np.abs(scales[:, None] * source[::step] + shifts[:, None] - reference[::step])
+    # the mean of the residuals seen from either map: seen from the reference alone, the flattest fit would look best
+    residuals /= np.sqrt(scales / matched.scale)[:, None]
     best = int(np.minimum(residuals, 0.2 * tolerance).sum(1).argmin())
     return ScaleShift(float(scales[best]), float(shifts[best]))
 

@@ -1,6 +1,5 @@
 """Depth Anything V2, frame by frame, on one scale for the clip."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from regen_train.pretrained import PretrainedFolder, model_revision, read_config, resolve_model
+from regen_train.signals.depth.files import DepthWindows
 from regen_train.signals.depth.running import FrameAligner
 from regen_train.signals.windows import frame_windows
 
@@ -85,7 +85,7 @@ class DepthAnythingV2:
         settings = {"batch_size": self.batch_size, "alignment": "key frames, scale and shift"}
         return {"extractor": "depth_anything_v2", "version": self.VERSION, **weights, "settings": settings}
 
-    def depth(self, clip: Path, *, max_frames: int | None = None) -> Iterator[Float[Tensor, "t h w"]]:
+    def depth(self, clip: Path, *, max_frames: int | None = None) -> DepthWindows:
         """Yield aligned inverse depth, window by window; see `DepthSource`."""
         assert self._model is not None, "call setup first"
         aligner = FrameAligner()

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -14,7 +14,11 @@ from regen_train.video import decode_gray, read_gray, write_gray
 
 FILE = "depth.mkv"
 
+DepthWindows = Iterator[Float[Tensor, "t h w"]]
+"""One object for all: jsonargparse knows a source by its signatures, and no two jaxtyping annotations are equal."""
 
+
+@runtime_checkable
 class DepthSource(Protocol):
     """Estimates the depth of a clip."""
 
@@ -30,7 +34,7 @@ class DepthSource(Protocol):
         """Return, as plain JSON, all that decides the result: extractor, version, weights, settings."""
         ...
 
-    def depth(self, clip: Path, *, max_frames: int | None = None) -> Iterator[Float[Tensor, "t h w"]]:
+    def depth(self, clip: Path, *, max_frames: int | None = None) -> DepthWindows:
         """Yield consecutive windows that together cover the clip's frames; `write_depth_stream` writes them.
 
         Args:
@@ -62,7 +66,7 @@ class DepthFiles:
         """Say that files were read; see `DepthSource`."""
         return {"extractor": "files"}
 
-    def depth(self, clip: Path, *, max_frames: int | None = None) -> Iterator[Float[Tensor, "t h w"]]:
+    def depth(self, clip: Path, *, max_frames: int | None = None) -> DepthWindows:
         """Read ``depth.mkv``; see `DepthSource`."""
         path = self.root / clip.stem / FILE
         frames = (_checked(path, frame) for frame in islice(decode_gray(path), max_frames))

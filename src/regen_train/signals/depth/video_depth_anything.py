@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from regen_train.pretrained import PretrainedFolder
+from regen_train.signals.depth.files import DepthWindows
 from regen_train.signals.depth.running import join_windows
 from regen_train.signals.hub_files import describe_weights, find_files
 from regen_train.video import decode_frames
@@ -99,7 +100,7 @@ class VideoDepthAnything:
         weights = describe_weights(self._find(), [self._file])
         return {"extractor": "video_depth_anything", "version": self.VERSION, **weights, "settings": settings}
 
-    def depth(self, clip: Path, *, max_frames: int | None = None) -> Iterator[Float[Tensor, "t h w"]]:
+    def depth(self, clip: Path, *, max_frames: int | None = None) -> DepthWindows:
         """Yield inverse depth on one scale, window by window; see `DepthSource`."""
         assert self._model is not None, "call setup first"
         windows = self._overlapping(clip, max_frames)

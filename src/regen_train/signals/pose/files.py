@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float32, Int64
@@ -49,6 +49,7 @@ class Poses:
         return Poses(keypoints=self.keypoints[chosen], scores=self.scores[chosen], track=track)
 
 
+@runtime_checkable
 class PoseSource(Protocol):
     """Finds the keypoints of a clip's people."""
 
