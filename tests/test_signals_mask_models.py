@@ -109,6 +109,13 @@ def test_whoever_is_found_late_is_followed_both_ways(detector, tracker, clip):
     assert (masks.flatten(1) > 0).any(1).all()
 
 
+def test_people_found_on_different_frames_are_followed_apart(detector, tracker, clip):
+    together = run(Grounded((detector, tracker), {0: [LEFT, RIGHT], 4: [LEFT]}, sure=True).source, clip)
+    first = run(Grounded((detector, tracker), {0: [LEFT, RIGHT]}, sure=True).source, clip)
+    last = run(Grounded((detector, tracker), {4: [LEFT]}, sure=True).source, clip)
+    assert torch.equal(together > 0, (first > 0) | (last > 0))
+
+
 def test_whoever_was_masked_in_a_window_is_followed_through_the_next(detector, tracker, clip):
     masks = run(Grounded((detector, tracker), {0: [LEFT]}, sure=True, window=6).source, clip)
     assert (masks == 1).flatten(1).any(1).all()
@@ -195,10 +202,21 @@ def test_weights_of_another_model_are_refused(tmp_path):
         MaskRcnnMasks(tmp_path / "other.safetensors").setup("cpu")
 
 
+class Harm:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
 def test_pickles_are_not_read(tmp_path):
-    (tmp_path / "harm.pth").write_bytes(pickle.dumps({"weight": Path("/")}))
+    torch.save({"weight": Harm(tmp_path / "harmed")}, tmp_path / "harm.pth")
     with pytest.raises(ValueError, match="must hold tensors only"):
         MaskRcnnMasks(tmp_path / "harm.pth").setup("cpu")
+    assert not (tmp_path / "harmed").exists()
 
 
 # --- what cannot be had

@@ -130,6 +130,9 @@ def test_what_is_too_unsure_to_be_followed_is_masked_on_its_frame(model, tmp_pat
     assert [int(masks[place]) for place in [(2, 24, 48), (3, 24, 48), (3, 24, 16)]] == [255, 255, 1]
     assert not masks[[0, 1, 4, 5, 6, 7, 8]].any()
     assert not run(set_up(model, tracker_is_sure=False, score_threshold=0.4), clip)[2].any()
+    followed = run(set_up(model, tracker_is_sure=False, track_threshold=0.3), clip)
+    assert not followed.eq(255).any()
+    assert torch.equal(followed > 0, masks > 0)
 
 
 def test_somebody_is_followed_though_the_detector_never_sees_them_again(model, tmp_path):
