@@ -1,22 +1,24 @@
-"""Stage 2: encoded samples to a dataset: tars, index.parquet, constants.safetensors, dataset.json.
+"""Stage 3: encoded samples to a dataset: tars, index.parquet, constants.safetensors, dataset.json.
 
     python -m data_prep.pack --output DATASET
 
-Packs what the last run of data_prep.encode accepted and nothing else. The same samples give the same bytes.
+Packs what the last run of data_prep.encode accepted, or all shards of a job array, and nothing else. The same samples
+give the same bytes.
 """
 
 import sys
 from collections.abc import Sequence
 
-from regen_train.preparation.command import PackOptions, pack_with, parse_options, told_in_words, work_folder
+from regen_train.preparation.command import pack_with, parse_options, told_in_words
+from regen_train.preparation.options import PackOptions
 
 PROG = "python -m data_prep.pack"
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the stage."""
-    (options,) = parse_options(PROG, __doc__, [PackOptions], args)
-    with told_in_words(PROG), work_folder(options).lock():
+    options = parse_options(PROG, __doc__, [PackOptions], args)[PackOptions]
+    with told_in_words(PROG), options.work_folder.lock():
         pack_with(options)
     return 0
 

@@ -32,16 +32,18 @@ class People:
 
 
 def draw_people(*, seed: int = 0, num_frames: int = 20, height: int = 48, width: int = 64) -> People:
-    """Draw a textured person who crosses a textured wall."""
+    """Draw a textured, bright person who walks to and fro before a softly textured, dark wall."""
     generator = torch.Generator().manual_seed(seed)
-    wall = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
+    soft = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 5, generator=generator), (height, width), mode="bilinear")
+    wall = (20 + 80 * soft[0]).to(torch.uint8).permute(1, 2, 0).contiguous()
     frames = wall.repeat(num_frames, 1, 1, 1)
     mask = torch.zeros(num_frames, height, width, dtype=torch.uint8)
     keypoints = torch.full((num_frames, 1, 133, 2), torch.nan)
     for number in range(num_frames):
-        left, top, bottom = 4 + (2 * number + 5 * seed) % (width - 20), height // 4, height - 4
+        span = width - 20
+        left, top, bottom = 4 + span - abs((2 * number + 5 * seed) % (2 * span) - span), height // 4, height - 4
         shape = (bottom - top, 12, 3)
-        frames[number, top:bottom, left : left + 12] = torch.randint(0, 256, shape, generator=generator).byte()
+        frames[number, top:bottom, left : left + 12] = torch.randint(150, 256, shape, generator=generator).byte()
         mask[number, top:bottom, left : left + 12] = 255
         keypoints[number, 0, :17] = torch.rand(17, 2, generator=generator) * torch.tensor([12, bottom - top])
         keypoints[number, 0, :17] += torch.tensor([left, top])

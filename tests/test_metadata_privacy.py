@@ -99,7 +99,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dataset(clips: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("shared") / "dataset"
-    options = ["--num_frames", "5", "--sizes", "[[32,48]]", "--dtype", "fp32", "--dilation", "2"]
+    options = ["--num_frames", "5", "--sizes", "[[32,48]]", "--dtype", "fp32", "--dilation", "2", "--guard.when_absent", "accept", "--num_workers", "0"]
     salt = tmp_path_factory.mktemp("secret") / "salt"
     command = [
         "--clips",

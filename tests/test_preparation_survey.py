@@ -5,7 +5,7 @@ import pytest
 import torch
 from moving_people import draw_people, write_people
 
-from regen_train.preparation.command import format_verdicts
+from regen_train.preparation.report import format_verdicts
 from regen_train.preparation.settings import DatasetSettings
 from regen_train.preparation.survey import Verdict, closest_size, find_clips, survey_clip, survey_clips
 from regen_train.schema import Bucket

@@ -63,6 +63,10 @@ class SignalEvidence:
             self._mended_events += self._between(self._before.frame, self._before.mended, now.frame, now.mended)
         self._before = now
 
+    def begin_scene(self) -> None:
+        """Say that the next frame is the first of another scene: masks need not go on from the one before."""
+        self._before = None
+
     def has_people(self, frames: Sequence[int]) -> bool:
         """Return whether a mask or a skeleton shows anybody in these frames."""
         wanted = set(frames)

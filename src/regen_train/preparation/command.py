@@ -1,75 +1,53 @@
-"""What the scripts of data_prep share: their options, the encoding stage behind them, and the report at the end."""
+"""What the scripts of data_prep share: their options, the stages behind them, and the report at the end."""
 
 import contextlib
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser
 
+from regen_train import detectors as detector_classes
+from regen_train import signals as signal_classes
 from regen_train.console import shown_log
 from regen_train.encoders import load_encoders
+from regen_train.guard import GuardSettings
+from regen_train.preparation.encode_stage import EncodeStage
+from regen_train.preparation.engines import Engine, LocalEngine, RayEngine, pick_devices, usable_cores
+from regen_train.preparation.extract import Extractors
+from regen_train.preparation.gate import Gate
+from regen_train.preparation.jobs import EncoderChoice
+from regen_train.preparation.ledger import Ledger, open_ledger
+from regen_train.preparation.options import (
+    EngineOptions,
+    ModelOptions,
+    PackOptions,
+    RayOptions,
+    SecondOpinions,
+    SourceOptions,
+)
 from regen_train.preparation.pack import check_output, pack_dataset
-from regen_train.preparation.prepare import EncodeReport, Sources, encode_clips
+from regen_train.preparation.pipeline import ClipState, Pipeline
+from regen_train.preparation.probe import ProbeSettings
+from regen_train.preparation.quarantine import LIST_NAME, Quarantine
+from regen_train.preparation.report import PreparationReport, count_of
 from regen_train.preparation.salt import load_salt
-from regen_train.preparation.settings import DatasetSettings
-from regen_train.preparation.survey import Verdict
-from regen_train.preparation.work import WorkFolder
+from regen_train.preparation.settings import DEPTH_CONDITIONS, DatasetSettings
 from regen_train.shards.dataset import INFO_NAME
 
+# By these classes' names, without their modules, jsonargparse finds what --masks, --people and so on may be.
+KNOWN_CLASSES = (*signal_classes.__all__, *detector_classes.__all__)
 
-@dataclass(frozen=True)
-class EncodeOptions:
-    """Where clips come from, which model encodes them, where samples go.
+GROUPS: dict[type, str] = {GuardSettings: "guard", RayOptions: "ray"}
+"""Options that are a group of their own, such as ``--guard.when_absent``; all others stand by themselves."""
 
-    Args:
-        clips: Folder of video files.
-        output: The dataset's folder.
-        pretrained: The model to be trained: a diffusers folder or a hub id.
-        signals: Folder of signals, one folder a clip, named like it without suffix. Default: CLIPS/signals.
-        work: Folder of encoded samples that wait for packing. Default: OUTPUT/.work.
-        salt_file: The secret from which samples' keys are made; created if missing, and never inside the dataset.
-            Default: ~/.config/regen_train/salt.
-        revision: Branch, tag or commit of a hub id.
-        device: Where the encoders run; auto takes a GPU if there is one.
-        dtype: Precision of the text encoder; the VAE always runs in fp32.
-        tiling: Encode in overlapping tiles, for GPUs with little memory; slower, and not quite the same latents.
-        engine: How the work is spread; local is one process.
-    """
-
-    clips: Path
-    output: Path
-    pretrained: str = "Wan-AI/Wan2.1-VACE-1.3B-diffusers"
-    signals: Path | None = None
-    work: Path | None = None
-    salt_file: Path | None = None
-    revision: str | None = None
-    device: str = "auto"
-    dtype: Literal["bf16", "fp32"] = "bf16"
-    tiling: bool = False
-    engine: Literal["local"] = "local"
+STAGES = (SourceOptions, EngineOptions, RayOptions, ProbeSettings, Extractors)
+ENCODING = (ModelOptions, SecondOpinions, GuardSettings, DatasetSettings)
 
 
-@dataclass(frozen=True)
-class PackOptions:
-    """Where samples come from and how they are cut into shards.
-
-    Args:
-        output: The dataset's folder.
-        work: Folder of encoded samples. Default: OUTPUT/.work.
-        max_shard_bytes: A shard ends before the sample that would make it larger.
-    """
-
-    output: Path
-    work: Path | None = None
-    max_shard_bytes: int = 1 << 30
-
-
-def parse_options(prog: str, description: str, kinds: Sequence[type], args: Sequence[str] | None) -> tuple[Any, ...]:
+def parse_options(prog: str, description: str, kinds: Sequence[type], args: Sequence[str] | None) -> dict[type, Any]:
     """Return one instance of each dataclass in ``kinds``, from flags and ``--config`` files; exits on wrong input.
 
     Args:
@@ -80,53 +58,182 @@ def parse_options(prog: str, description: str, kinds: Sequence[type], args: Sequ
     """
     parser = ArgumentParser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of these options.")
-    if EncodeOptions in kinds:
+    if SourceOptions in kinds:
         parser.add_argument(
             "--resume", action="store_true", help="Accepted for clarity: a run always does only what is missing."
         )
     taken: set[str] = set()
     for kind in kinds:
-        parser.add_class_arguments(kind, skip=taken)
-        taken |= {field.name for field in dataclasses.fields(kind)}
+        group = GROUPS.get(kind)
+        parser.add_class_arguments(kind, group, skip=set() if group else taken)
+        taken |= set() if group else {field.name for field in dataclasses.fields(kind)}
     config = parser.parse_args(args)
     try:
-        return tuple(kind(**{field.name: config[field.name] for field in dataclasses.fields(kind)}) for kind in kinds)
+        built = parser.instantiate(config)
+        return {kind: _instance(kind, built) for kind in kinds}
     except ValueError as error:
         parser.error(str(error))
         raise  # not reached: the line above exits
 
 
-def encode_with(options: EncodeOptions, settings: DatasetSettings) -> EncodeReport:
-    """Load the encoders, encode what is missing, and print what became of every clip; the caller holds the lock.
+def _instance(kind: type, built: Any) -> Any:
+    if kind in GROUPS:
+        return built[GROUPS[kind]]
+    return kind(**{field.name: built[field.name] for field in dataclasses.fields(kind)})
 
-    Raises:
-        FileNotFoundError: There is no such model, or there are no clips.
-        ValueError: The settings do not fit the model or the clips.
+
+class Preparation:
+    """A run of data preparation, from the options of its command; the caller holds the work folder's lock.
+
+    Args:
+        options: What `parse_options` returned for `STAGES`, and for `ENCODING` if clips are to be encoded.
     """
-    check_output(options.output)
-    salt = load_salt(options.salt_file, dataset=options.output)
-    encoders = load_encoders(
-        options.pretrained,
-        dtype=options.dtype,
-        device=pick_device(options.device),
-        revision=options.revision,
-        tiling=options.tiling,
+
+    def __init__(self, options: dict[type, Any]) -> None:
+        self.options = options
+        self.source: SourceOptions = options[SourceOptions]
+        self.workers: EngineOptions = options[EngineOptions]
+        self.extractors: Extractors = options[Extractors]
+
+    def extract(self) -> PreparationReport:
+        """Look at the clips and make the signals they do not bring; print what came of it."""
+        with self._pipeline() as pipeline:
+            states = self._extract(pipeline)
+            self._print(pipeline.report)
+            print(f"{count_of(len(states), 'clip')} with signals in {self.source.extracted_folder}")
+        return pipeline.report
+
+    def encode(self) -> PreparationReport:
+        """Look at the clips, make signals, and encode what may pass; print what came of it.
+
+        Raises:
+            FileNotFoundError: There is no such model, or there are no clips.
+            ValueError: The settings do not fit the model or the clips.
+        """
+        check_output(self.source.output)
+        salt = load_salt(self.source.salt_file, dataset=self.source.output)
+        quarantine = Quarantine(self.source.quarantine_folder)
+        with self._pipeline() as pipeline:
+            stage = self._encode_stage(pipeline, salt, quarantine)
+            states = self._extract(pipeline)
+            pipeline.encode(states, stage, quarantine.released(), salt)
+            self._print(pipeline.report)
+            self._print_doubtful(pipeline.report, quarantine)
+        return pipeline.report
+
+    @contextlib.contextmanager
+    def _pipeline(self) -> Iterator[Pipeline]:
+        with contextlib.closing(self._ledger()) as ledger:
+            yield Pipeline(
+                clips=self.source.clips,
+                brought=self.source.brought_folder,
+                extracted=self.source.extracted_folder,
+                ledger=ledger,
+                engine=make_engine(self.workers, self.options[RayOptions]),
+                shard=self.workers.part,
+                max_attempts=self.workers.max_attempts,
+            )
+
+    def _ledger(self) -> Ledger:
+        """Return where outcomes are kept: one file on one machine, parts that many may write on a cluster."""
+        work, part = self.source.work_folder.path, self.workers.part
+        if part is None and self.workers.engine == "local":
+            return open_ledger(work, "sqlite")
+        return open_ledger(work, "parquet", writer="main" if part is None else f"{part.index}-of-{part.count}")
+
+    def _extract(self, pipeline: Pipeline) -> list[ClipState]:
+        return pipeline.extract(pipeline.probe(self.options[ProbeSettings]), self.extractors)
+
+    def _encode_stage(self, pipeline: Pipeline, salt: bytes, quarantine: Quarantine) -> EncodeStage:
+        settings: DatasetSettings = self.options[DatasetSettings]
+        model: ModelOptions = self.options[ModelOptions]
+        in_process = self.workers.engine == "local" and self.workers.num_workers == 0
+        device = pick_devices(self.workers.devices)[0] if in_process else "cpu"
+        encoders = load_encoders(
+            model.pretrained, dtype=model.dtype, device=device, revision=model.revision, tiling=model.tiling
+        )
+        settings.check_geometry(encoders.geometry)
+        choice = EncoderChoice(
+            model.pretrained, model.revision, model.dtype, model.tiling, encoders.fingerprint(), encoders.geometry
+        )
+        gate = Gate(self.options[GuardSettings], self.options[SecondOpinions].detectors(), settings)
+        conditions = decide_conditions(settings, pipeline.lacking_depth(self.extractors))
+        stage = EncodeStage(
+            self.source.work_folder,
+            salt,
+            settings,
+            conditions=conditions,
+            gate=gate,
+            encoders=choice,
+            quarantine=quarantine if self.source.review else None,
+        )
+        if in_process:
+            stage.use(encoders)
+        return stage
+
+    def _print(self, report: PreparationReport) -> None:
+        print(f"{report.table()}\n{report.totals()}")
+
+    def _print_doubtful(self, report: PreparationReport, quarantine: Quarantine) -> None:
+        waiting = report.windows["review"]
+        if self.source.review:
+            listed = quarantine.write_list()
+            if listed:
+                print(
+                    f"{count_of(listed, 'window')} to be looked at: see the pictures in {quarantine.folder}, enter yes "
+                    f"under release in {LIST_NAME} for those that may pass, and run the same command again"
+                )
+        elif waiting:
+            print(f"{count_of(waiting, 'window')} left out as doubtful; --review puts them aside to be looked at")
+        if not report.num_samples and self.workers.part is None:
+            output = self.source.output
+            older = f"; the one at {output} stays as it was" if (output / INFO_NAME).is_file() else ""
+            print(f"no dataset was written: no clip was fit to pass{older}")
+
+
+def decide_conditions(settings: DatasetSettings, lacking: Sequence[str]) -> tuple[str, ...]:
+    """Return what every sample gets, and say what that means where depth is missing.
+
+    Args:
+        settings: Of the dataset.
+        lacking: Clips without depth.
+    """
+    conditions = settings.resolve(lacking_depth=lacking)
+    clips = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+    if lacking and DEPTH_CONDITIONS & set(conditions):
+        print(f"stand-in depth {settings.standin_depth} for {count_of(len(lacking), 'clip')}: {clips}", file=sys.stderr)
+    elif lacking and settings.conditions is None:
+        print(
+            f"no structall in this dataset, for {count_of(len(lacking), 'clip')} bring no depth: {clips}. Bring their "
+            "depth.mkv, name what makes it (--depth DepthAnythingV2), or ask for a stand-in by name: --standin_depth "
+            "vertical_gradient",
+            file=sys.stderr,
+        )
+    return conditions
+
+
+def make_engine(options: EngineOptions, ray: RayOptions) -> Engine:
+    """Return what does the work."""
+    if options.engine == "ray":
+        threads = options.threads or max(1, int(ray.num_cpus))
+        return RayEngine(**vars(ray), threads=threads, timeout=options.timeout)
+    devices, cores = pick_devices(options.devices), usable_cores()
+    workers = len(devices) if options.num_workers is None else options.num_workers
+    return LocalEngine(
+        devices,
+        num_workers=workers,
+        cpu_workers=cores if options.cpu_workers is None else options.cpu_workers,
+        threads=options.threads or max(1, cores // max(1, workers)),
+        timeout=options.timeout,
     )
-    signals = options.clips / "signals" if options.signals is None else options.signals
-    report = encode_clips(Sources(options.clips, signals, work_folder(options), salt), settings, encoders)
-    spent = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in report.seconds.items())
-    print(f"{format_verdicts(report.verdicts)}\n{_count(report.made, 'sample')} encoded, {report.kept} kept; {spent}")
-    if not report.num_samples:
-        older = f"; the one at {options.output} stays as it was" if (options.output / INFO_NAME).is_file() else ""
-        print(f"no dataset was written: no clip was fit{older}")
-    return report
 
 
 def pack_with(options: PackOptions) -> None:
     """Pack the work folder and print what came out; the caller holds the lock."""
-    info = pack_dataset(work_folder(options), options.output, max_shard_bytes=options.max_shard_bytes)
+    info = pack_dataset(options.work_folder, options.output, max_shard_bytes=options.max_shard_bytes)
     buckets = ", ".join(f"{count} of {bucket}" for bucket, count in info.buckets.items())
-    print(f"{options.output}: {_count(info.num_samples, 'sample')} ({buckets}) in {_count(len(info.shards), 'shard')}")
+    samples, shards = count_of(info.num_samples, "sample"), count_of(len(info.shards), "shard")
+    print(f"{options.output}: {samples} ({buckets}) in {shards}")
     print(f"conditions {', '.join(info.conditions)}; fingerprint {info.fingerprint}")
 
 
@@ -135,11 +242,6 @@ def pick_device(device: str) -> str:
     if device != "auto":
         return device
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def work_folder(options: EncodeOptions | PackOptions) -> WorkFolder:
-    """Return the folder where encoded samples wait."""
-    return WorkFolder(options.output / ".work" if options.work is None else options.work)
 
 
 @contextlib.contextmanager
@@ -154,15 +256,3 @@ def told_in_words(prog: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"{prog}: interrupted; run the same command again to go on", file=sys.stderr)
         raise SystemExit(130) from None  # as a shell counts it: 128 and the number of SIGINT
-
-
-def format_verdicts(verdicts: Sequence[Verdict]) -> str:
-    """Return the table of all clips: name, verdict, reason."""
-    rows = [(v.clip, "used" if v.used else "REFUSED", v.reason) for v in sorted(verdicts, key=lambda v: v.clip)]
-    wide = [max(len(row[column]) for row in [("clip", "verdict", ""), *rows]) for column in (0, 1)]
-    lines = [f"{clip:{wide[0]}}  {verdict:{wide[1]}}  {reason}" for clip, verdict, reason in rows]
-    return "\n".join([f"{'clip':{wide[0]}}  {'verdict':{wide[1]}}  reason", *lines])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

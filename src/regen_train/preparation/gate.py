@@ -76,7 +76,10 @@ class Gate:
             frames=self.settings.repair_frames,
             hole_share=self.settings.hole_share,
         )
+        cuts = set(plan.cuts)
         for frame in repaired:
+            if frame.index in cuts:
+                evidence.begin_scene()
             evidence.add(
                 FrameSignals(
                     frame=frame.index,

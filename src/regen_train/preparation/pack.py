@@ -1,21 +1,23 @@
 """From the work folder to a dataset: tars, index, constants and dataset.json, the same bytes for the same samples."""
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from regen_train.files import file_sha256, sync, write_atomically
+from regen_train.preparation.keys import constants_name
+from regen_train.preparation.shard import Shard
 from regen_train.preparation.work import WorkFolder, json_bytes, read_json
-from regen_train.schema import Geometry
+from regen_train.schema import Bucket, Geometry
 from regen_train.shards import DatasetInfo, EncodedSample, ShardWriter, fingerprint_of, load_dataset, write_dataset_info
 from regen_train.shards.dataset import CONSTANTS_NAME, INDEX_NAME, INFO_NAME, decode_constants
 from regen_train.shards.space import needs_space
 from regen_train.shards.tensors import load_tensors
 
 MANIFEST_NAME = "manifest.json"
-CONSTANTS_ENTRY = "constants"
+_PARTS = "manifest-*-of-*.json"
 _RECEIPT_NAME = "packed.json"
 _BUILD_FOLDER = ".packing"
 _SHARDS = "shard-*.tar"
@@ -27,36 +29,78 @@ class Manifest:
 
     Args:
         samples: Sample key to the fingerprint of its entry.
-        constants: Fingerprint of the entry of the constants.
+        constants: Bucket to the fingerprint of the entry of its constants.
         encoder: What encoded the samples.
         settings: How they were prepared.
         geometry: How the encoder folds pixels.
     """
 
     samples: Mapping[str, str]
-    constants: str
+    constants: Mapping[str, str]
     encoder: Mapping[str, Any]
     settings: Mapping[str, Any]
     geometry: Geometry
 
 
-def write_manifest(work: WorkFolder, manifest: Manifest) -> None:
-    """Write the manifest into the work folder, where `pack_dataset` looks for it."""
-    with needs_space(work.path / MANIFEST_NAME):
-        write_atomically(work.path / MANIFEST_NAME, json_bytes(asdict(manifest)))
+def write_manifest(work: WorkFolder, manifest: Manifest, shard: Shard | None = None) -> None:
+    """Write the manifest into the work folder, where `pack_dataset` looks for it; it replaces those of other cuts.
+
+    Args:
+        work: The work folder.
+        manifest: What the dataset, or the shard's part of it, consists of.
+        shard: The part of the clips that this is the manifest of; None for all.
+    """
+    name = MANIFEST_NAME if shard is None else f"manifest-{shard.index}-of-{shard.count}.json"
+    with needs_space(work.path / name):
+        write_atomically(work.path / name, json_bytes(asdict(manifest)))
+    stale = [work.path / MANIFEST_NAME] if shard is not None else []
+    stale += [p for p in work.path.glob(_PARTS) if shard is None or not p.name.endswith(f"-of-{shard.count}.json")]
+    for path in stale:
+        path.unlink(missing_ok=True)
 
 
 def read_manifest(work: WorkFolder) -> Manifest:
-    """Read what `write_manifest` wrote.
+    """Read what `write_manifest` wrote; the manifests of all shards of a job array make one.
 
     Raises:
-        FileNotFoundError: There is none, or it cannot be read.
+        FileNotFoundError: There is none, one cannot be read, or a shard's is missing.
+        ValueError: Shards were prepared with different settings.
     """
-    content = read_json(work.path / MANIFEST_NAME)
+    path = work.path / MANIFEST_NAME
+    parts = sorted(work.path.glob(_PARTS))
+    if not parts:
+        return _read_one(path)
+    count = int(parts[0].stem.rpartition("-")[2])
+    missing = [i for i in range(count) if not (work.path / f"manifest-{i}-of-{count}.json").is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{work.path}: of {count} shards, {', '.join(map(str, missing))} {'has' if len(missing) == 1 else 'have'} "
+            f"not been prepared; run data_prep.run --shard I/{count} for each"
+        )
+    return _merge([_read_one(work.path / f"manifest-{i}-of-{count}.json") for i in range(count)])
+
+
+def _read_one(path: Path) -> Manifest:
+    content = read_json(path)
     if content is None:
-        raise FileNotFoundError(f"{work.path / MANIFEST_NAME} is missing or torn; run data_prep.encode first")
+        raise FileNotFoundError(f"{path} is missing or torn; run data_prep.encode first")
     geometry = content["geometry"] | {"patch_size": tuple(content["geometry"]["patch_size"])}
     return Manifest(**(content | {"geometry": Geometry(**geometry)}))
+
+
+def _merge(parts: Sequence[Manifest]) -> Manifest:
+    first = parts[0]
+    for number, part in enumerate(parts):
+        differing = [
+            name for name in ("encoder", "settings", "geometry") if getattr(part, name) != getattr(first, name)
+        ]
+        if differing:
+            raise ValueError(
+                f"shard {number} was prepared with another {' and '.join(differing)} than shard 0; prepare it again"
+            )
+    samples = {key: value for part in parts for key, value in part.samples.items()}
+    constants = {key: value for part in parts for key, value in part.constants.items()}
+    return replace(first, samples=samples, constants=constants)
 
 
 def pack_dataset(work: WorkFolder, output: Path, *, max_shard_bytes: int = 1 << 30) -> DatasetInfo:
@@ -71,12 +115,14 @@ def pack_dataset(work: WorkFolder, output: Path, *, max_shard_bytes: int = 1 << 
         max_shard_bytes: A shard ends before the sample that would make it larger.
 
     Raises:
-        FileNotFoundError: There is no manifest.
+        FileNotFoundError: There is no manifest, or not of every shard.
         FileExistsError: The folder holds tars that no `pack_dataset` wrote.
         ValueError: An entry is missing, torn or outdated, or the samples do not belong together.
     """
     check_output(output)
     manifest = read_manifest(work)
+    if not manifest.samples:
+        raise FileNotFoundError(f"{work.path} holds no sample that may pass; nothing was packed")
     recipe = fingerprint_of(asdict(manifest) | {"max_shard_bytes": max_shard_bytes})
     if not _is_packed(work, output, recipe):
         build = output / _BUILD_FOLDER
@@ -117,14 +163,19 @@ def _build(work: WorkFolder, manifest: Manifest, build: Path, max_shard_bytes: i
         for key, fingerprint in sorted(manifest.samples.items()):
             entry = work.read(key, fingerprint=fingerprint)
             writer.write(EncodedSample(key, entry.payload, entry.info.encode()))
-    constants = work.read(CONSTANTS_ENTRY, fingerprint=manifest.constants)
+    entries = [
+        work.read(constants_name(Bucket.parse(bucket)), fingerprint=fingerprint)
+        for bucket, fingerprint in sorted(manifest.constants.items())
+    ]
+    constants = [decode_constants(load_tensors(entry.payload, what="constants")) for entry in entries]
+    inactive = {bucket: latents for part in constants for bucket, latents in sorted(part.inactive.items())}
     write_dataset_info(
         build,
         writer.shards,
         encoder=manifest.encoder,
         settings=manifest.settings,
         geometry=manifest.geometry,
-        constants=decode_constants(load_tensors(constants.payload, what=CONSTANTS_ENTRY)),
+        constants=replace(constants[0], inactive=inactive),
     )
 
 

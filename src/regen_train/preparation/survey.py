@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regen_train.files import file_sha256
+from regen_train.preparation.probe import Probed, split_scenes
 from regen_train.preparation.settings import DatasetSettings
 from regen_train.schema import Bucket
 from regen_train.shards import fingerprint_of
 from regen_train.signals import load_signals
-from regen_train.video import ResamplePlan, plan_resample, probe_video, read_times, trim_length
+from regen_train.video import ResamplePlan, plan_resample, read_times, trim_length
 
 SIGNAL_FILES = frozenset({"mask.mkv", "pose.safetensors", "depth.mkv", "caption.txt", "signals.json"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v"})
@@ -31,6 +32,7 @@ class ClipPlan:
         bucket: The shape of every window.
         windows: For each window, the source frame of each of its frames.
         has_depth: Whether the signals hold depth.
+        cuts: Frames at which a new scene begins.
         notes: What a person should know, such as frames left over.
     """
 
@@ -43,6 +45,7 @@ class ClipPlan:
     bucket: Bucket
     windows: tuple[tuple[int, ...], ...]
     has_depth: bool
+    cuts: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -54,11 +57,17 @@ class Verdict:
         clip: The file's name; for the person at the screen, never written into the dataset.
         used: Whether it gave samples.
         reason: Why not, or what it gave.
+        state: In a word: used, part (of its windows), review, rejected, or REFUSED before anything was made of it.
     """
 
     clip: str
     used: bool
     reason: str
+    state: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.state:
+            object.__setattr__(self, "state", "used" if self.used else "REFUSED")
 
 
 @dataclass(frozen=True)
@@ -106,35 +115,53 @@ def survey_clips(clips: Iterable[Path], signals: Path, settings: DatasetSettings
     return Survey(tuple(plans.values()), tuple(refused))
 
 
-def survey_clip(clip: Path, signals: Path, settings: DatasetSettings, *, temporal_factor: int) -> ClipPlan:
+def survey_clip(
+    clip: Path, signals: Path, settings: DatasetSettings, *, temporal_factor: int, probed: Probed | None = None
+) -> ClipPlan:
     """Plan one clip.
+
+    Args:
+        clip: The video file.
+        signals: The folder of its signals.
+        settings: What the samples must be.
+        temporal_factor: Pixel frames per latent frame of the VAE.
+        probed: What the first stage found; None looks at the file anew, and knows no scenes.
 
     Raises:
         ValueError: The clip is too slow or too short, or its signals do not fit it.
         FileNotFoundError: It has no signals.
     """
-    info = probe_video(clip)
-    found = load_signals(signals, clip=clip, indices=[0])
+    found = load_signals(signals, clip=clip, clip_sha256=None if probed is None else probed.sha256, indices=[0])
+    size = tuple(found.mask.shape[1:])
     resampled = plan_resample(read_times(clip, max_frames=found.num_frames), settings.fps)
-    indices = resampled.indices.tolist()
-    length = min(trim_length(len(indices), temporal_factor), settings.num_frames)
-    faults = _clip_faults(resampled, length, settings)
+    scenes = split_scenes(resampled.indices.tolist(), () if probed is None else probed.cuts)
+    longest = max(map(len, scenes))
+    length = min(trim_length(longest, temporal_factor), settings.num_frames)
+    faults = _clip_faults(resampled, length, settings, scenes=len(scenes))
     if faults:
         raise ValueError("; ".join(faults))
-    count = min(len(indices) // length, settings.max_windows_per_clip or len(indices))
-    height, width = closest_size((info.height, info.width), settings.sizes)
+    windows = [tuple(scene[start : start + length]) for scene in scenes for start in _starts(len(scene), length)]
+    windows = windows[: settings.max_windows_per_clip]
+    height, width = closest_size(size, settings.sizes)
+    left = len(resampled.indices) - len(windows) * length
     return ClipPlan(
         path=clip,
         signals=signals,
         source_sha256=found.source_sha256,
         signals_sha256=_folder_sha256(signals),
         caption=found.caption,
-        size=(info.height, info.width),
+        size=size,
         bucket=Bucket(length, height, width),
-        windows=tuple(tuple(indices[place * length : (place + 1) * length]) for place in range(count)),
+        windows=tuple(windows),
         has_depth=found.depth is not None,
-        notes=tuple(_notes((info.height, info.width), (height, width), len(indices) - count * length)),
+        cuts=() if probed is None else probed.cuts,
+        notes=tuple(_notes(size, (height, width), left, len(scenes))),
     )
+
+
+def _starts(frames: int, length: int) -> range:
+    """Return where windows begin in a scene of so many frames; what is left at its end is left out."""
+    return range(0, frames - length + 1, length)
 
 
 def closest_size(source: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -143,7 +170,7 @@ def closest_size(source: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> t
     return min(sizes, key=lambda size: abs(math.log(size[0] / size[1]) - ratio))
 
 
-def _clip_faults(resampled: ResamplePlan, length: int, settings: DatasetSettings) -> list[str]:
+def _clip_faults(resampled: ResamplePlan, length: int, settings: DatasetSettings, *, scenes: int) -> list[str]:
     faults = []
     if resampled.is_slow and not settings.allow_slow_source:
         faults.append(
@@ -152,9 +179,10 @@ def _clip_faults(resampled: ResamplePlan, length: int, settings: DatasetSettings
             "--allow_slow_source true, or prepare a dataset of a lower --fps"
         )
     if length < settings.shortest:
+        where = "" if scenes == 1 else f" in the longest of {scenes} scenes"
         faults.append(
-            f"gives {length} frames at {settings.fps:g} fps within its signals, needs {settings.shortest}; lower "
-            "--min_frames or --num_frames, or extend the signals"
+            f"gives {length} frames at {settings.fps:g} fps within its signals{where}, needs {settings.shortest}; "
+            "lower --min_frames or --num_frames, or extend the signals"
         )
     return faults
 
@@ -165,7 +193,9 @@ def _folder_sha256(folder: Path) -> str:
     return fingerprint_of(digests)
 
 
-def _notes(source: tuple[int, int], size: tuple[int, int], frames_left: int) -> Iterable[str]:
+def _notes(source: tuple[int, int], size: tuple[int, int], frames_left: int, scenes: int) -> Iterable[str]:
+    if scenes > 1:
+        yield f"{scenes} scenes"
     if frames_left:
         yield f"{frames_left} frames left over"
     scale = max(size[0] / source[0], size[1] / source[1])

@@ -1,10 +1,10 @@
 """The work folder: encoded samples on their way into shards, so that a killed run loses nothing."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,21 +41,25 @@ class WorkFolder:
 
     path: Path
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
+    @contextlib.contextmanager
+    def lock(self, part: str | None = None) -> Iterator[None]:
         """Keep other processes out for the duration, and remove what a killed one left half written.
+
+        Args:
+            part: The part of a job array that works here beside the others; None keeps everybody out of the whole.
 
         Raises:
             ValueError: Another process is at work here.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"another process is preparing in {self.path}; wait for it or stop it") from None
-            for leftover in self.path.glob(_LEFTOVERS):
-                leftover.unlink()
+        with contextlib.ExitStack() as locks:
+            _lock(locks, self.path / "lock", fcntl.LOCK_EX if part is None else fcntl.LOCK_SH)
+            if part is None:
+                for leftover in self.path.glob(_LEFTOVERS):
+                    leftover.unlink()
+            else:
+                # Others write here too: what they have half written is not to be touched.
+                _lock(locks, self.path / f"lock-{part.replace('/', '-of-')}", fcntl.LOCK_EX)
             yield
 
     def holds(self, name: str, fingerprint: str) -> bool:
@@ -95,6 +99,14 @@ class WorkFolder:
         if record is None or record.get("fingerprint") != fingerprint or not path.is_file():
             return None
         return record if file_sha256(path) == record.get("sha256") else None
+
+
+def _lock(locks: contextlib.ExitStack, path: Path, kind: int) -> None:
+    file = locks.enter_context(path.open("w"))
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"another process is preparing in {path.parent}; wait for it or stop it") from None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -10,6 +10,11 @@ REMEDY = "encoded samples are kept: free some space and run the same command aga
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def is_full(error: BaseException) -> bool:
+    """Return whether a disk or a quota that is too small is behind an error."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
 @contextlib.contextmanager
 def needs_space(path: Path) -> Iterator[None]:
     """Name the file, and the remedy, if the disk or a quota is too small for it; the system's own error names neither.
@@ -23,6 +28,6 @@ def needs_space(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if not is_full(error):
             raise
         raise OSError(f"{path} cannot be written: {os.strerror(error.errno)}; {REMEDY}") from error

@@ -59,13 +59,18 @@ class Signals:
 
 
 def load_signals(
-    folder: str | Path, *, clip: str | Path | None = None, indices: Sequence[int] | None = None
+    folder: str | Path,
+    *,
+    clip: str | Path | None = None,
+    clip_sha256: str | None = None,
+    indices: Sequence[int] | None = None,
 ) -> Signals:
     """Read the signals of a clip and check them against what they say and, if given, against the clip.
 
     Args:
         folder: Holds ``signals.json``, ``mask.mkv``, ``pose.safetensors``, ``caption.txt`` and maybe ``depth.mkv``.
         clip: The clip they were made from; its checksum, size and length must agree. None skips that.
+        clip_sha256: The clip's checksum, where it is known already; None has it computed.
         indices: Keep these frames only, in this order, repeats allowed; bounds the memory of a long clip. All frames
             are counted all the same.
 
@@ -87,7 +92,7 @@ def load_signals(
     caption = _try(lambda: captions.read_caption(folder / captions.FILE))
     faults = [str(result) for result in (meta, mask, people, depth, caption) if isinstance(result, Exception)]
     faults += _size_faults(mask, depth)
-    faults += [] if clip is None or isinstance(meta, Exception) else _clip_faults(Path(clip), meta, mask)
+    faults += [] if clip is None or isinstance(meta, Exception) else _clip_faults(Path(clip), meta, mask, clip_sha256)
     if faults:
         raise ValueError(f"signals in {folder} cannot be used: " + "; ".join(faults))
     return _assemble(_whole(meta), _whole(mask), _whole(people), _whole(depth), _whole(caption))
@@ -221,8 +226,10 @@ def _size_faults(mask: Tensor | Exception, depth: Tensor | Exception | None) -> 
     return [f"{depths.FILE} is {_size(depth)} (height x width), {masks.FILE} is {_size(mask)}"]
 
 
-def _clip_faults(clip: Path, meta: Mapping[str, Any], mask: Tensor | Exception) -> list[str]:
-    checksum = file_sha256(clip)
+def _clip_faults(
+    clip: Path, meta: Mapping[str, Any], mask: Tensor | Exception, checksum: str | None
+) -> list[str]:
+    checksum = file_sha256(clip) if checksum is None else checksum
     if checksum != meta["source_sha256"]:
         return [
             f"they were made from another file than {clip}: sha256 {meta['source_sha256']}, the clip's is {checksum}"

@@ -2,20 +2,23 @@
 
 from pathlib import Path
 
-from regen_train.preparation.ledger.parquet import ParquetLedger
+from regen_train.preparation.ledger.parquet import ParquetLedger, to_table
 from regen_train.preparation.ledger.reading import read_ledger, summarize_ledger
-from regen_train.preparation.ledger.rows import Ledger, LedgerKind, LedgerRow
+from regen_train.preparation.ledger.rows import FaultKind, Ledger, LedgerKind, LedgerRow, Status
 from regen_train.preparation.ledger.sqlite import SqliteLedger
 
 __all__ = [
+    "FaultKind",
     "Ledger",
     "LedgerKind",
     "LedgerRow",
     "ParquetLedger",
     "SqliteLedger",
+    "Status",
     "open_ledger",
     "read_ledger",
     "summarize_ledger",
+    "to_table",
 ]
 
 

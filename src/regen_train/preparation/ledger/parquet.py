@@ -3,7 +3,7 @@
 import io
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ from regen_train.files import write_atomically
 from regen_train.preparation.ledger.rows import COLUMNS, FLOATS, INTEGERS, LedgerRow, row_of
 from regen_train.shards.space import needs_space
 
-_ROWS_A_PART = 500
-_SECONDS_A_PART = 30.0
+_ROWS_A_PART = 64
+_SECONDS_A_PART = 5.0
 """What a killed writer may lose of its explanations, never of its outputs."""
 
 _MAX_PARTS = 50
+_READS = 5
 _NAME = re.compile(r"part-([A-Za-z0-9]+(?:-of-[0-9]+)?)-([0-9]{6})\.parquet")
 
 
@@ -40,10 +41,11 @@ class ParquetLedger:
         if len(self._waiting) >= _ROWS_A_PART or time.monotonic() - self._written > _SECONDS_A_PART:
             self._flush()
 
-    def failures(self, stage: str) -> dict[str, LedgerRow]:
-        """Return what failed in a stage; see `Ledger`."""
-        rows = newest([*read_parts(self._folder), *self._waiting])
-        return {row.key: row for row in rows if row.stage == stage and row.status == "failed"}
+    def find(self, keys: Sequence[str]) -> dict[str, LedgerRow]:
+        """Return what is known of these, whoever wrote it; see `Ledger`."""
+        wanted = set(keys)
+        waiting = [row for row in self._waiting if row.key in wanted]
+        return {row.key: row for row in newest([*read_parts(self._folder, wanted), *waiting])}
 
     def close(self) -> None:
         """Bring everything to the disk, in one part; see `Ledger`."""
@@ -77,16 +79,25 @@ class ParquetLedger:
         return sorted((int(match[2]), path) for match, path in found if match and match[1] == self._writer)
 
 
-def read_parts(folder: Path) -> list[LedgerRow]:
-    """Return the rows of all parts, of every writer; a part that goes while it is read has been joined into another.
+def read_parts(folder: Path, keys: Set[str] | None = None) -> list[LedgerRow]:
+    """Return the rows of all parts, of every writer, in the order in which each wrote them.
+
+    Args:
+        folder: Where the parts lie.
+        keys: Rows wanted; None wants all.
 
     Raises:
         ValueError: A part is damaged.
     """
-    rows: list[LedgerRow] = []
-    for path in sorted(folder.glob("part-*.parquet")):
-        rows += _read_part(path)
-    return rows
+    for _ in range(_READS):
+        rows: list[LedgerRow] = []
+        try:
+            for path in sorted(folder.glob("part-*.parquet")):
+                rows += _read_part(path, keys)
+        except FileNotFoundError:  # its writer has just joined it into one that the list does not have yet
+            continue
+        return rows
+    raise ValueError(f"{folder} changes faster than it can be read; try again")
 
 
 def newest(rows: Iterable[LedgerRow]) -> list[LedgerRow]:
@@ -116,14 +127,17 @@ def _encode(rows: Sequence[LedgerRow]) -> bytes:
     return sink.getvalue()
 
 
-def _read_part(path: Path) -> list[LedgerRow]:
+def _read_part(path: Path, keys: Set[str] | None = None) -> list[LedgerRow]:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    data = path.read_bytes()
     try:
-        return [row_of(values) for values in pq.read_table(io.BytesIO(path.read_bytes())).to_pylist()]
-    except FileNotFoundError:
-        return []
+        table = pq.read_table(io.BytesIO(data))
+        if keys is not None:  # before rows become objects, of which a large run has millions
+            table = table.filter(pc.is_in(table["key"], pa.array(sorted(keys), pa.string())))
+        return [row_of(values) for values in table.to_pylist()]
     except (pa.ArrowException, OSError, KeyError) as error:
         raise ValueError(
             f"{path} is no part of a ledger: {error}; move it away, it only tells what was done"

@@ -10,8 +10,7 @@ from regen_train.preparation.ledger.sqlite import SqliteLedger
 
 
 def read_ledger(work: Path) -> list[LedgerRow]:
-    """Return the latest row of each key, by clip, frames and stage; `regen_train.preparation.ledger.parquet.to_table`
-    makes a table of them.
+    """Return the latest row of each key, by clip, frames and stage; `parquet.to_table` makes a table of them.
 
     Args:
         work: The work folder, such as ``DATASET/.work``.

@@ -30,6 +30,7 @@ class LedgerRow:
         seconds: How long the last attempt took.
         device: Where it ran.
         verdict: The gate's whole report as JSON; empty where none was made.
+        result: What later stages need of it, as JSON.
         time: When it was written, seconds since 1970.
     """
 
@@ -47,6 +48,7 @@ class LedgerRow:
     seconds: float = 0.0
     device: str = ""
     verdict: str = ""
+    result: str = ""
     time: float = 0.0
 
 
@@ -67,8 +69,8 @@ class Ledger(Protocol):
         """
         ...
 
-    def failures(self, stage: str) -> dict[str, LedgerRow]:
-        """Return, by key, what failed in a stage."""
+    def find(self, keys: Sequence[str]) -> dict[str, LedgerRow]:
+        """Return, by key, what is known of these."""
         ...
 
     def close(self) -> None:

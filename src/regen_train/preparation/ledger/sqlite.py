@@ -10,6 +10,12 @@ from regen_train.shards.space import REMEDY
 
 _KINDS = {name: "INTEGER" if name in INTEGERS else "REAL" if name in FLOATS else "TEXT" for name in COLUMNS}
 
+_MAX_ASKED = 500
+"""Keys in one question; SQLite takes a limited number of values."""
+
+_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+"""How SQLite tells of a disk or a quota that is too small, and of disks that fail."""
+
 
 class SqliteLedger:
     """Rows in a SQLite file; every `record` is a transaction.
@@ -34,6 +40,7 @@ class SqliteLedger:
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute(f"CREATE TABLE IF NOT EXISTS outcomes ({columns}, PRIMARY KEY (key))")
             self._database.commit()
+            self._select("0")  # fails for a file of another version, which has other columns
         except sqlite3.DatabaseError as error:
             self._database.close()
             raise ValueError(f"{path} is no ledger: {error}; move it away, it only tells what was done") from error
@@ -48,11 +55,16 @@ class SqliteLedger:
                     [dataclasses.astuple(row) for row in rows],
                 )
         except sqlite3.OperationalError as error:
-            raise OSError(f"{self._path} cannot be written: {error}; {REMEDY}") from error
+            remedy = REMEDY if error.sqlite_errorcode & 0xFF in _FULL else "run the same command again"
+            raise OSError(f"{self._path} cannot be written: {error}; {remedy}") from error
 
-    def failures(self, stage: str) -> dict[str, LedgerRow]:
-        """Return what failed in a stage; see `Ledger`."""
-        return {row.key: row for row in self._select("stage = ? AND status = 'failed'", stage)}
+    def find(self, keys: Sequence[str]) -> dict[str, LedgerRow]:
+        """Return what is known of these; see `Ledger`."""
+        found: list[LedgerRow] = []
+        for start in range(0, len(keys), _MAX_ASKED):
+            some = keys[start : start + _MAX_ASKED]
+            found += self._select(f"key IN ({', '.join('?' * len(some))})", *some)
+        return {row.key: row for row in found}
 
     def rows(self) -> list[LedgerRow]:
         """Return everything."""

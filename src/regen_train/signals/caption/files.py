@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 FILE = "caption.txt"
 MAX_BYTES = 64 * 1024
 
 
+@runtime_checkable
 class CaptionSource(Protocol):
     """Describes a clip."""
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import UInt8
@@ -20,6 +20,7 @@ MaskWindows: TypeAlias = Iterator[UInt8[Tensor, "t h w"]]
 """Named once: jsonargparse takes a class for a `MaskSource` only if its annotations are the very same objects."""
 
 
+@runtime_checkable
 class MaskSource(Protocol):
     """Finds the people of a clip."""
 

@@ -1,0 +1,130 @@
+"""The Ray engine: actors, on this machine or on a cluster that shares the work folder."""
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from regen_train.preparation.engines.slots import Slot, drive
+from regen_train.preparation.engines.stage import Attempt, Fault, Finished, Job, Stage
+from regen_train.preparation.engines.worker import Worker
+
+_REMEDY = "--engine ray needs Ray: pip install 'regen_train[ray]'; or use --engine local"
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Ray actors, one job at a time each. All nodes must see the clips and the work folder under the same paths.
+
+    Args:
+        num_gpus: GPUs of an actor, for stages with a model; a part of one lets actors share it, 0 uses the CPU. None
+            takes one, or the CPU where the cluster has no GPU.
+        num_cpus: Cores of an actor.
+        num_actors: How many; None takes as many as the cluster has room for when the stage starts.
+        address: Of the cluster, such as ``auto``; None joins the one of RAY_ADDRESS, or starts one here.
+        threads: CPU threads of an actor.
+        timeout: Seconds after which an attempt is given up; None waits for ever.
+    """
+
+    num_gpus: float | None = None
+    num_cpus: float = 1.0
+    num_actors: int | None = None
+    address: str | None = None
+    threads: int = 2
+    timeout: float | None = None
+
+    def run(self, stage: Stage, jobs: Sequence[Job], *, max_attempts: int) -> Iterator[Finished]:
+        """Work on the jobs; see `Engine`."""
+        if not jobs:
+            return iter(())
+        ray = _import_ray()
+        if not ray.is_initialized():
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about a preparation leaves the machine
+            ray.init(address=self.address, log_to_driver=False)
+        resources = ray.cluster_resources()
+        given = float("GPU" in resources) if self.num_gpus is None else self.num_gpus
+        gpus = given if stage.uses_device else 0.0
+        wanted = self._room(resources, gpus) if self.num_actors is None else self.num_actors
+        slots: list[Slot] = [_ActorSlot(self, stage, gpus) for _ in range(min(wanted, len(jobs)))]
+        return drive(slots, jobs, max_attempts=max_attempts)
+
+    def _room(self, resources: dict[str, float], gpus: float) -> int:
+        by_cpu = int(resources.get("CPU", 0.0) / self.num_cpus) if self.num_cpus else len(resources)
+        by_gpu = int(resources.get("GPU", 0.0) / gpus) if gpus else by_cpu
+        if min(by_cpu, by_gpu) < 1:
+            raise ValueError(
+                f"no actor fits: one needs {self.num_cpus:g} CPU and {gpus:g} GPU, the cluster has "
+                f"{resources.get('CPU', 0.0):g} and {resources.get('GPU', 0.0):g}; lower --ray.num_cpus or "
+                "--ray.num_gpus (0 for none)"
+            )
+        return min(by_cpu, by_gpu)
+
+
+class _ActorSlot:
+    """One actor, replaced when it dies."""
+
+    def __init__(self, engine: RayEngine, stage: Stage, gpus: float) -> None:
+        self._engine, self._stage, self._gpus = engine, stage, gpus
+        self._timer: threading.Timer | None = None
+        self._is_late = False
+        self._open()
+
+    def submit(self, task: Any) -> "Future[Any]":
+        self._is_late = False
+        if self._is_fresh:  # the time of an attempt begins when the stage is set up
+            self._actor.prepare.remote().future().add_done_callback(lambda _: self._watch())
+            self._is_fresh = False
+        else:
+            self._watch()
+        future: Future[Any] = self._actor.attempt.remote(task).future()
+        return future
+
+    def collect(self, future: "Future[Any]") -> Attempt:
+        from ray.exceptions import RayError
+
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            result: Attempt = future.result()
+        except RayError as error:
+            late = f"took more than {self._engine.timeout or 0:g} seconds; give it more with --timeout"
+            died = f"the actor died: {str(error).splitlines()[0]}"
+            fault = Fault("timeout", late) if self._is_late else Fault("crash", died)
+        else:
+            return result
+        self.renew()
+        return Attempt(fault, device=self._device)
+
+    def renew(self) -> None:
+        self.close()
+        self._open()
+
+    def close(self) -> None:
+        _import_ray().kill(self._actor)
+
+    def _watch(self) -> None:
+        if self._engine.timeout is not None:
+            self._timer = threading.Timer(self._engine.timeout, self._give_up, args=(self._actor,))
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _give_up(self, actor: Any) -> None:
+        self._is_late = True
+        _import_ray().kill(actor)
+
+    def _open(self) -> None:
+        actor = _import_ray().remote(Worker)
+        self._device = "cuda" if self._gpus else "cpu"
+        options = {"num_gpus": self._gpus, "num_cpus": self._engine.num_cpus, "max_restarts": 0}
+        self._actor = actor.options(**options).remote(self._stage, self._device, self._engine.threads)
+        self._is_fresh = True
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise ValueError(f"{_REMEDY} ({error})") from error
+    return ray

@@ -1,0 +1,302 @@
+"""All stages of a preparation, one after another over all clips, each worker holding one stage's models."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from regen_train.preparation.encode_stage import EncodeStage, constants_fingerprint
+from regen_train.preparation.engines import Engine, Fault, Finished, Job, Stage
+from regen_train.preparation.extract import (
+    FILES,
+    ExtractJob,
+    Extractors,
+    ExtractStage,
+    Kind,
+    assemble,
+    covered_frames,
+    holds_signal,
+)
+from regen_train.preparation.jobs import ClipResult, EncodeJob
+from regen_train.preparation.keys import clip_key, constants_name
+from regen_train.preparation.ledger import FaultKind, Ledger, LedgerRow
+from regen_train.preparation.pack import Manifest, write_manifest
+from regen_train.preparation.probe import Probed, ProbeSettings, ProbeStage, probe_key
+from regen_train.preparation.progress import StageProgress
+from regen_train.preparation.report import PreparationReport
+from regen_train.preparation.shard import Shard
+from regen_train.preparation.survey import find_clips
+from regen_train.schema import Bucket
+from regen_train.shards import fingerprint_of
+from regen_train.signals import meta as metas
+
+_FAULTS: Mapping[str, FaultKind] = {"input": "input", "error": "error", "crash": "crash", "timeout": "timeout"}
+"""Faults that a ledger keeps; the others end the run."""
+
+
+@dataclass(frozen=True)
+class ClipState:
+    """A clip on its way through the stages.
+
+    Args:
+        path: The video file.
+        probed: What it is.
+        signals: The folder of its signals; may be empty yet.
+    """
+
+    path: Path
+    probed: Probed
+    signals: Path
+
+
+@dataclass
+class Pipeline:
+    """Runs stages over clips, and keeps every outcome; the caller holds the work folder's lock.
+
+    Args:
+        clips: Folder of video files.
+        brought: Folder of signals that are only read.
+        extracted: Folder of signals that are made.
+        ledger: Where outcomes are kept.
+        engine: What does the work.
+        shard: The part of the clips to work on; None for all.
+        max_attempts: How often a clip is tried on which a worker died or failed unforeseen.
+    """
+
+    clips: Path
+    brought: Path
+    extracted: Path
+    ledger: Ledger
+    engine: Engine
+    shard: Shard | None = None
+    max_attempts: int = 2
+    report: PreparationReport = field(default_factory=PreparationReport)
+
+    def probe(self, settings: ProbeSettings) -> list[ClipState]:
+        """Look at every video file; files that are no fit videos, twins and namesakes fall out with their reason.
+
+        Raises:
+            FileNotFoundError: There is no clip at all.
+        """
+        everything = find_clips(self.clips)
+        clips = everything if self.shard is None else self.shard.of(everything)
+        stems = [clip.stem for clip in everything]
+        unique = [clip for clip in clips if stems.count(clip.stem) == 1] if len(set(stems)) < len(stems) else clips
+        for clip in set(clips) - set(unique):
+            self.report.refuse(
+                clip.name, f"shares its name {clip.stem!r} with another clip, and so its signals; rename it"
+            )
+        keys = {clip: probe_key(clip, settings) for clip in unique}
+        outcomes = self._run(ProbeStage(settings), [(keys[clip], clip.name, "", clip) for clip in unique])
+        states, seen = [], dict[str, Path]()
+        for clip in unique:
+            outcome = outcomes[keys[clip]]
+            if outcome.status != "ok":
+                self.report.refuse(clip.name, outcome.reason)
+                continue
+            probed = Probed.parse(outcome.result)
+            twin = seen.setdefault(probed.sha256, clip)
+            if twin is not clip:
+                self.report.refuse(clip.name, f"is the same file as {twin.name}")
+                continue
+            states.append(ClipState(clip, probed, self.brought / clip.stem))
+        return states
+
+    def extract(self, states: Sequence[ClipState], extractors: Extractors) -> list[ClipState]:
+        """Make what signals clips do not bring; clips whose signals cannot be made fall out with their reason."""
+        sources = extractors.by_kind()
+        if not sources:
+            return list(states)
+        left = list(states)
+        for kind, source in sources.items():
+            stage = ExtractStage(kind, source)
+            jobs = {state.path: self._extract_job(state) for state in left}
+            keys = {path: stage.key(job) for path, job in jobs.items()}
+            outcomes = self._run(
+                stage,
+                [(keys[s.path], s.path.name, s.probed.sha256, jobs[s.path]) for s in left],
+                is_there=partial(_signal_is_there, kind),
+            )
+            left = self._keep_ok(left, {state.path: outcomes[keys[state.path]] for state in left})
+        whole = [state for state in left if self._assembled(state, sources)]
+        return [replace(state, signals=self.extracted / state.path.stem) for state in whole]
+
+    def encode(
+        self, states: Sequence[ClipState], stage: EncodeStage, released: Mapping[str, str], salt: bytes
+    ) -> Manifest:
+        """Compose, judge and encode every clip, and write the manifest if any window may pass."""
+        jobs = {}
+        for state in states:
+            prefix = clip_key(salt, state.probed.sha256)
+            mine = {key: found for key, found in released.items() if key.startswith(prefix)}
+            jobs[state.path] = EncodeJob(state.path, state.signals, state.probed, mine)
+        identity = fingerprint_of(stage.identity)
+        keys = {path: _encode_key(job, identity, stage.settings.to_dict()) for path, job in jobs.items()}
+        outcomes = self._run(
+            stage,
+            [(keys[s.path], s.path.name, s.probed.sha256, jobs[s.path]) for s in states],
+            is_there=partial(_all_held, stage),
+        )
+        left = self._keep_ok(states, {state.path: outcomes[keys[state.path]] for state in states})
+        samples, buckets = dict[str, str](), set[str]()
+        for state in left:
+            outcome = outcomes[keys[state.path]]
+            result = ClipResult.parse(outcome.result)
+            self.report.add_clip(state.path.name, result, fresh=outcome.key in self.report.fresh)
+            passed = {window.key: window.fingerprint for window in result.windows if window.status == "ok"}
+            samples |= passed
+            buckets |= {result.bucket} if passed else set()
+        constants = {b: constants_fingerprint(stage.choice.fingerprint, Bucket.parse(b)) for b in sorted(buckets)}
+        encoder, geometry = dict(stage.choice.fingerprint), stage.choice.geometry
+        manifest = Manifest(samples, constants, encoder, stage.stated, geometry)
+        if samples or self.shard is not None:
+            write_manifest(stage.work, manifest, self.shard)
+        return manifest
+
+    def lacking_depth(self, extractors: Extractors) -> list[str]:
+        """Return the names of the clips with signals but no depth, among all clips, so that every shard agrees."""
+        if extractors.depth is not None:
+            return []
+        folders = {clip.name: self.brought / clip.stem for clip in find_clips(self.clips)}
+        return sorted(n for n, folder in folders.items() if folder.is_dir() and not (folder / FILES["depth"]).is_file())
+
+    def _run(
+        self,
+        stage: Stage,
+        jobs: Sequence[tuple[str, str, str, Any]],
+        is_there: Callable[[LedgerRow, Any], bool] = lambda outcome, job: True,
+    ) -> dict[str, LedgerRow]:
+        """Do the jobs, each a key, a clip's name and checksum, and the job itself, that the ledger does not answer."""
+        known = self.ledger.find([key for key, *_ in jobs])
+        by_key = {key: job for key, _, _, job in jobs}
+        kept = {
+            key: outcome
+            for key, outcome in known.items()
+            if (outcome.status == "ok" and is_there(outcome, by_key[key]))
+            or (outcome.status == "failed" and not self._is_worth_another_try(outcome))
+        }
+        todo = [job for job in jobs if job[0] not in kept]
+        if not todo:
+            return kept
+        with StageProgress(stage.name, len(todo)) as progress:
+            tasks = [
+                Job(key, clip, sha256, task, attempts=known[key].attempts if _has_failed(known, key) else 0)
+                for key, clip, sha256, task in todo
+            ]
+            for finished in self.engine.run(stage, tasks, max_attempts=self.max_attempts):
+                outcome = _outcome(stage.name, finished)
+                self.ledger.record([outcome, *_window_outcomes(outcome)])
+                self.report.note(outcome)
+                progress.update(outcome)
+                kept[outcome.key] = outcome
+        return kept
+
+    def _is_worth_another_try(self, outcome: LedgerRow) -> bool:
+        """A fault of the clip stays one; a worker that died may not die again."""
+        return outcome.fault != "input" and outcome.attempts < self.max_attempts
+
+    def _keep_ok(self, states: Iterable[ClipState], outcomes: Mapping[Path, LedgerRow]) -> list[ClipState]:
+        left = []
+        for state in states:
+            outcome = outcomes[state.path]
+            if outcome.status == "ok":
+                left.append(state)
+            else:
+                self.report.refuse(state.path.name, outcome.reason)
+        return left
+
+    def _extract_job(self, state: ClipState) -> ExtractJob:
+        frames = covered_frames(self.brought / state.path.stem, state.probed.num_frames)
+        return ExtractJob(state.path, state.probed.sha256, self.extracted / state.path.stem, frames)
+
+    def _assembled(self, state: ClipState, sources: Mapping[Any, Any]) -> bool:
+        job, brought = self._extract_job(state), self.brought / state.path.stem
+        try:
+            assemble(job, brought, sources)
+        except ValueError as error:
+            self.report.refuse(state.path.name, str(error))
+            return False
+        return True
+
+
+def _encode_key(job: EncodeJob, identity: str, settings: Mapping[str, Any]) -> str:
+    """Return what the outcome of encoding a clip depends on; a signal's size and time stand for its content."""
+    files = {}
+    for name in sorted([*FILES.values(), metas.FILE]):
+        path = job.signals / name
+        if path.is_file():
+            stat = path.stat()
+            files[name] = [stat.st_size, stat.st_mtime_ns]
+    return fingerprint_of(
+        {
+            "source": job.probed.sha256,
+            "cuts": list(job.probed.cuts),
+            "signals": files,
+            "stage": identity,
+            "settings": dict(settings),
+            "released": dict(job.released),
+        }
+    )
+
+
+def _signal_is_there(kind: Kind, outcome: LedgerRow, job: ExtractJob) -> bool:
+    return holds_signal(job.folder, kind, outcome.key)
+
+
+def _all_held(stage: EncodeStage, outcome: LedgerRow, job: EncodeJob) -> bool:
+    result = ClipResult.parse(outcome.result)
+    passed = [window for window in result.windows if window.status == "ok"]
+    constants = constants_fingerprint(stage.choice.fingerprint, Bucket.parse(result.bucket))
+    held = all(stage.work.holds(window.key, window.fingerprint) for window in passed)
+    return held and (not passed or stage.work.holds(constants_name(Bucket.parse(result.bucket)), constants))
+
+
+def _has_failed(known: Mapping[str, LedgerRow], key: str) -> bool:
+    return key in known and known[key].status == "failed"
+
+
+def _outcome(stage: str, finished: Finished) -> LedgerRow:
+    job, attempt = finished.job, finished.attempt
+    row = LedgerRow(
+        key=job.key,
+        stage=stage,
+        clip=job.clip,
+        source_sha256=job.source_sha256,
+        status="ok",
+        attempts=finished.attempts,
+        seconds=attempt.seconds,
+        device=attempt.device,
+        time=time.time(),
+    )
+    if isinstance(attempt.result, Fault):
+        fault = attempt.result
+        return replace(row, status="failed", reason=fault.reason, fault=_FAULTS[fault.kind], trace=fault.trace)
+    value = attempt.result.value
+    text = value.dump() if isinstance(value, Probed | ClipResult) else str(value)
+    return replace(row, result=text, source_sha256=attempt.result.source_sha256 or job.source_sha256)
+
+
+def _window_outcomes(outcome: LedgerRow) -> list[LedgerRow]:
+    """Return a row for each window of an encoded clip."""
+    if outcome.stage != EncodeStage.name or outcome.status != "ok":
+        return []
+    return [
+        LedgerRow(
+            key=fingerprint_of({"clip": outcome.key, "window": window.key}),
+            stage="window",
+            clip=outcome.clip,
+            source_sha256=outcome.source_sha256,
+            first_frame=window.first_frame,
+            last_frame=window.last_frame,
+            status=window.status,
+            reason=window.reason,
+            device=outcome.device,
+            verdict=json.dumps(window.verdict, sort_keys=True),
+            result=window.key,
+            time=outcome.time,
+        )
+        for window in ClipResult.parse(outcome.result).windows
+    ]
