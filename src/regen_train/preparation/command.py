@@ -62,7 +62,12 @@ def parse_options(prog: str, description: str, kinds: Sequence[type], args: Sequ
         parser.add_argument(
             "--resume", action="store_true", help="Accepted for clarity: a run always does only what is missing."
         )
-    taken: set[str] = set()
+        parser.add_argument(
+            "--review",
+            action="store_true",
+            help="Put doubtful windows aside in WORK/quarantine, with pictures and a list in which you release them.",
+        )
+    taken: set[str] = {"review"}
     for kind in kinds:
         group = GROUPS.get(kind)
         parser.add_class_arguments(kind, group, skip=set() if group else taken)

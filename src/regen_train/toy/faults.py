@@ -56,8 +56,8 @@ def delete_frames(mask: Masks, count: int) -> Masks:
 
 def drop_person(mask: Masks) -> Masks:
     """Unmask the person of the highest track; needs two people."""
-    tracks = mask.unique()
-    return mask if len(tracks[tracks > 0]) < 2 else mask.where(mask != tracks[-1], 0)
+    tracks = sorted({int(track) for track in torch.unique(mask)} - {0})
+    return mask if len(tracks) < 2 else mask.where(mask != tracks[-1], 0)
 
 
 def late_person(mask: Masks) -> Masks:
