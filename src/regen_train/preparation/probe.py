@@ -148,8 +148,8 @@ def find_cuts(frames: Iterable[Frame], threshold: float) -> tuple[int, tuple[int
 
 def split_scenes(indices: Sequence[int], cuts: Sequence[int]) -> list[list[int]]:
     """Split ascending frame numbers so that no part holds frames of two scenes."""
-    edges = np.searchsorted(np.asarray(indices), np.asarray(cuts)) if cuts else []
-    bounds = [0, *(int(edge) for edge in edges), len(indices)]
+    edges = [int(edge) for edge in np.searchsorted(np.asarray(indices), np.asarray(cuts, dtype=np.int64))]
+    bounds = [0, *edges, len(indices)]
     return [list(indices[start:end]) for start, end in pairwise(bounds) if end > start]
 
 

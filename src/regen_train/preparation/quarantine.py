@@ -131,9 +131,9 @@ def review_picture(window: ComposedWindow, flagged: set[int]) -> NDArray[np.uint
     places = _places(window.frames, flagged)
     rows = [[_source_tile(window, place, flagged) for place in places]]
     rows += [[_fit(video[place].numpy()) for place in places] for _, video in sorted(window.clip.conditions.items())]
-    pictures = [np.hstack(row) for row in rows]
-    width = max(picture.shape[1] for picture in pictures)
-    return np.vstack([np.pad(p, ((0, 4), (0, width - p.shape[1]), (0, 0))) for p in pictures])
+    width = max(tile.shape[1] for row in rows for tile in row)
+    # Columns of one width, so that a frame and what was made of it stand below each other.
+    return np.vstack([np.hstack([np.pad(t, ((0, 4), (0, width - t.shape[1]), (0, 0))) for t in row]) for row in rows])
 
 
 def _places(frames: Sequence[int], flagged: set[int]) -> list[int]:

@@ -19,7 +19,7 @@ class PreparationReport:
     made: int = 0
     kept: int = 0
     fresh: set[str] = field(default_factory=set)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
     clips_by_stage: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -36,9 +36,11 @@ class PreparationReport:
         self.fresh.add(outcome.key)
         self.clips_by_stage[outcome.stage] += 1
         if outcome.stage == "encode" and outcome.status == "ok":
-            self.seconds.update(ClipResult.parse(outcome.result).seconds)
+            spent = ClipResult.parse(outcome.result).seconds
         else:
-            self.seconds[outcome.stage] += outcome.seconds
+            spent = {outcome.stage: outcome.seconds}
+        for step, seconds in spent.items():
+            self.seconds[step] = self.seconds.get(step, 0.0) + seconds
 
     def add_clip(self, clip: str, result: ClipResult, *, fresh: bool) -> None:
         """Note a clip whose windows were judged."""

@@ -132,7 +132,7 @@ def survey_clip(
         FileNotFoundError: It has no signals.
     """
     found = load_signals(signals, clip=clip, clip_sha256=None if probed is None else probed.sha256, indices=[0])
-    size = tuple(found.mask.shape[1:])
+    size = found.mask.shape[1], found.mask.shape[2]
     resampled = plan_resample(read_times(clip, max_frames=found.num_frames), settings.fps)
     scenes = split_scenes(resampled.indices.tolist(), () if probed is None else probed.cuts)
     longest = max(map(len, scenes))
