@@ -178,12 +178,13 @@ def test_ray_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_ray_survives_crashes_and_hangs(tmp_path: Path) -> None:
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    path = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}  # actors import the stage from this file
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False, runtime_env=path)
     try:
         tasks = (*FAULTS, "die 6", "die-once 7", "hang 8", "threads")
         done = run(RayEngine(num_actors=2, threads=1, timeout=5.0), Doing(tmp_path), jobs_of(*tasks))
         with pytest.raises(ValueError, match="no actor fits: one needs 64 CPU"):
-            run(RayEngine(num_cpus=64), Doing(tmp_path), jobs_of("double 1"))
+            run(RayEngine(num_cpus=64.0), Doing(tmp_path), jobs_of("double 1"))
     finally:
         ray.shutdown()
     check_faults({task: done[task] for task in FAULTS})

@@ -1,7 +1,7 @@
 """The Ray engine: actors, on this machine or on a cluster that shares the work folder."""
 
 import os
-import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -67,25 +67,21 @@ class _ActorSlot:
 
     def __init__(self, engine: RayEngine, stage: Stage, gpus: float) -> None:
         self._engine, self._stage, self._gpus = engine, stage, gpus
-        self._timer: threading.Timer | None = None
+        self._prepared: Future[Any] | None = None
+        self._since: float | None = None
         self._is_late = False
         self._open()
 
     def submit(self, task: Any) -> "Future[Any]":
-        self._is_late = False
-        if self._is_fresh:  # the time of an attempt begins when the stage is set up
-            self._actor.prepare.remote().future().add_done_callback(lambda _: self._watch())
-            self._is_fresh = False
-        else:
-            self._watch()
+        if self._prepared is None:
+            self._prepared = self._actor.prepare.remote().future()
+        self._since, self._is_late = None, False
         future: Future[Any] = self._actor.attempt.remote(task).future()
         return future
 
     def collect(self, future: "Future[Any]") -> Attempt:
         from ray.exceptions import RayError
 
-        if self._timer is not None:
-            self._timer.cancel()
         try:
             result: Attempt = future.result()
         except RayError as error:
@@ -97,6 +93,15 @@ class _ActorSlot:
         self.renew()
         return Attempt(fault, device=self._device)
 
+    def give_up_if_late(self) -> None:
+        if self._engine.timeout is None or self._prepared is None or not self._prepared.done():
+            return  # the time of an attempt begins when the stage is set up
+        if self._since is None:
+            self._since = time.monotonic()
+        elif time.monotonic() - self._since > self._engine.timeout and not self._is_late:
+            self._is_late = True
+            _import_ray().kill(self._actor)
+
     def renew(self) -> None:
         self.close()
         self._open()
@@ -104,22 +109,12 @@ class _ActorSlot:
     def close(self) -> None:
         _import_ray().kill(self._actor)
 
-    def _watch(self) -> None:
-        if self._engine.timeout is not None:
-            self._timer = threading.Timer(self._engine.timeout, self._give_up, args=(self._actor,))
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _give_up(self, actor: Any) -> None:
-        self._is_late = True
-        _import_ray().kill(actor)
-
     def _open(self) -> None:
         actor = _import_ray().remote(Worker)
         self._device = "cuda" if self._gpus else "cpu"
         options = {"num_gpus": self._gpus, "num_cpus": self._engine.num_cpus, "max_restarts": 0}
         self._actor = actor.options(**options).remote(self._stage, self._device, self._engine.threads)
-        self._is_fresh = True
+        self._prepared = None
 
 
 def _import_ray() -> Any:

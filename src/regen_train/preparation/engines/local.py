@@ -68,6 +68,7 @@ class _ProcessSlot:
 
     def __init__(self, stage: Stage, device: str, threads: int, timeout: float | None) -> None:
         self._start, self._device, self._timeout = (stage, device, threads), device, timeout
+        self._is_fresh = True
         self._open()
 
     def submit(self, task: Any) -> "Future[Any]":
@@ -92,6 +93,9 @@ class _ProcessSlot:
             return result
         self._is_fresh = True
         return Attempt(fault, device=self._device)
+
+    def give_up_if_late(self) -> None:
+        """Leave it to pebble."""
 
     def renew(self) -> None:
         self.close()

@@ -11,6 +11,9 @@ from regen_train.preparation.engines.stage import Attempt, Fault, Finished, Job
 _MAX_DEATHS = 8
 """So many attempts in a row that ended with a dead worker are no matter of clips."""
 
+_SECONDS_A_LOOK = 1.0
+"""How often workers are looked at whose time may be over."""
+
 
 @runtime_checkable
 class Slot(Protocol):
@@ -22,6 +25,10 @@ class Slot(Protocol):
 
     def collect(self, future: "Future[Any]") -> Attempt:
         """Return what came of it, also if the worker died of it."""
+        ...
+
+    def give_up_if_late(self) -> None:
+        """End the worker if its attempt takes too long, where nothing else does."""
         ...
 
     def renew(self) -> None:
@@ -42,7 +49,10 @@ def drive(slots: Sequence[Slot], jobs: Sequence[Job], *, max_attempts: int) -> I
             while queue and idle:
                 slot, job = idle.pop(), queue.popleft()
                 running[slot.submit(job.task)] = slot, job
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            done = wait(running, timeout=_SECONDS_A_LOOK, return_when=FIRST_COMPLETED).done
+            for slot, _ in running.values():
+                slot.give_up_if_late()
+            for future in done:
                 slot, job = running.pop(future)
                 attempt = slot.collect(future)
                 fault = attempt.result if isinstance(attempt.result, Fault) else None
