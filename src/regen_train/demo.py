@@ -124,7 +124,7 @@ class Demo:
             *("data_prep.run", "--clips", self.clips, "--output", self.dataset, "--pretrained", self.model),
             *("--salt_file", self.folder / "salt", "--dtype", "fp32", "--fps", "7.5", "--num_frames", "5"),
             *("--sizes", "[[96,160],[160,96]]", "--standin_depth", "vertical_gradient"),
-            *("--allow_slow_source", "true"),
+            *("--allow_slow_source", "true", "--guard.when_absent", "accept", "--num_workers", "0"),
         )
         info = load_dataset(str(self.dataset)).info
         return f"{info.num_samples} samples of {', '.join(info.buckets)}; {', '.join(info.conditions)}"
