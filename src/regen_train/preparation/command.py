@@ -32,13 +32,14 @@ from regen_train.preparation.pack import check_output, pack_dataset
 from regen_train.preparation.pipeline import ClipState, Pipeline
 from regen_train.preparation.probe import ProbeSettings
 from regen_train.preparation.quarantine import LIST_NAME, Quarantine
+from regen_train.preparation.record import record_run, write_run_record
 from regen_train.preparation.report import PreparationReport, count_of
 from regen_train.preparation.salt import load_salt
 from regen_train.preparation.settings import DEPTH_CONDITIONS, DatasetSettings
 from regen_train.shards.dataset import INFO_NAME
 
-# By these classes' names, without their modules, jsonargparse finds what --masks, --people and so on may be.
-KNOWN_CLASSES = (*signal_classes.__all__, *detector_classes.__all__)
+CLASS_PATHS = {name: f"{room.__name__}.{name}" for room in (signal_classes, detector_classes) for name in room.__all__}
+"""What --masks, --people and so on may be called without naming a module."""
 
 GROUPS: dict[type, str] = {GuardSettings: "guard", RayOptions: "ray"}
 """Options that are a group of their own, such as ``--guard.when_absent``; all others stand by themselves."""
@@ -72,13 +73,25 @@ def parse_options(prog: str, description: str, kinds: Sequence[type], args: Sequ
         group = GROUPS.get(kind)
         parser.add_class_arguments(kind, group, skip=set() if group else taken)
         taken |= set() if group else {field.name for field in dataclasses.fields(kind)}
-    config = parser.parse_args(args)
+    config = parser.parse_args(_with_paths(sys.argv[1:] if args is None else args))
     try:
         built = parser.instantiate(config)
         return {kind: _instance(kind, built) for kind in kinds}
     except ValueError as error:
         parser.error(str(error))
         raise  # not reached: the line above exits
+
+
+def _with_paths(args: Sequence[str]) -> list[str]:
+    """Write out the names of our own classes: jsonargparse finds subclasses by name, and these follow a protocol."""
+    flags = {field.name for kind in (Extractors, SecondOpinions) for field in dataclasses.fields(kind)}
+    written: list[str] = []
+    for word in args:
+        flag, equals, value = word.rpartition("=")
+        flag = flag if equals else written[-1] if written else ""
+        names_class = flag.startswith("--") and flag.removeprefix("--").split(".")[-1] in flags
+        written.append(flag * bool(equals) + equals + CLASS_PATHS.get(value, value) if names_class else word)
+    return written
 
 
 def _instance(kind: type, built: Any) -> Any:
@@ -122,6 +135,7 @@ class Preparation:
             stage = self._encode_stage(pipeline, salt, quarantine)
             states = self._extract(pipeline)
             pipeline.encode(states, stage, quarantine.released(), salt)
+            self._record(pipeline, stage, states)
             self._print(pipeline.report)
             self._print_doubtful(pipeline.report, quarantine)
         return pipeline.report
@@ -175,6 +189,18 @@ class Preparation:
         if in_process:
             stage.use(encoders)
         return stage
+
+    def _record(self, pipeline: Pipeline, stage: EncodeStage, states: Sequence[ClipState]) -> None:
+        signals = self.source.extracted_folder if self.extractors.by_kind() else self.source.brought_folder
+        record = record_run(
+            stage,
+            self.options[ProbeSettings],
+            signals,
+            [state.path.name for state in states],
+            rows=pipeline.rows,
+            verdicts=pipeline.report.verdicts,
+        )
+        write_run_record(self.source.work_folder, record, self.workers.part)
 
     def _print(self, report: PreparationReport) -> None:
         print(f"{report.table()}\n{report.totals()}")

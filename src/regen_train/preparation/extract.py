@@ -1,6 +1,7 @@
 """The stages that make signals, one kind each, and the folder in which they come together."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -160,9 +161,7 @@ def assemble(job: ExtractJob, brought: Path, extracted: Mapping[Kind, Any]) -> N
         if not (brought / name).is_file():
             missing += [] if kind == "depth" else [name]
             continue
-        job.folder.mkdir(parents=True, exist_ok=True)
-        with whole_file(job.folder / name) as temporary:
-            shutil.copyfile(brought / name, temporary)
+        _bring(brought / name, job.folder / name)
         stated[kind] = {"extractor": "files"}
     if missing:
         raise ValueError(
@@ -173,6 +172,17 @@ def assemble(job: ExtractJob, brought: Path, extracted: Mapping[Kind, Any]) -> N
     text = json.dumps(stated, indent=1, sort_keys=True) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_atomically(path, text.encode())
+
+
+def _bring(source: Path, target: Path) -> None:
+    """Copy a file with its time of change, unless that was done: by size and time later stages know it is the same."""
+    stat = source.stat()
+    if target.is_file() and (target.stat().st_size, target.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(target) as temporary:
+        shutil.copyfile(source, temporary)
+        os.utime(temporary, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def covered_frames(brought: Path, num_frames: int) -> int:

@@ -19,8 +19,8 @@ PROBE_VERSION = 1
 _SCENE_WIDTH = 256
 """Pixels: scenes are told apart as well on small pictures."""
 
-_MIN_SCENE_FRAMES = 15
-"""PySceneDetect's own default: shorter ones are flashes."""
+_MIN_SCENE_FRAMES = 0
+"""None: PySceneDetect would drop one of two cuts that are close to each other, and a window could hold both scenes."""
 
 
 @dataclass(frozen=True)
