@@ -1,7 +1,11 @@
 """How samples and what they share are named in a dataset and in the work folder."""
 
+from pathlib import Path
+
+from regen_train.preparation.extract import FILES
 from regen_train.preparation.salt import salted
 from regen_train.schema import Bucket
+from regen_train.signals import meta as metas
 
 _SOURCE_DIGITS = 24
 
@@ -25,3 +29,10 @@ def clip_key(salt: bytes, source_sha256: str) -> str:
 def constants_name(bucket: Bucket) -> str:
     """Return the name, in the work folder, of what all samples of a bucket share."""
     return f"constants-{bucket}"
+
+
+def signal_files(folder: Path) -> dict[str, list[int]]:
+    """Return size and time of change, in nanoseconds, of each file of a signals folder: they stand for its content."""
+    paths = [folder / name for name in sorted([*FILES.values(), metas.FILE])]
+    stats = {path.name: path.stat() for path in paths if path.is_file()}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}

@@ -2,12 +2,13 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from regen_train.preparation.assembly import Brought, assemble, find_brought
 from regen_train.preparation.encode_stage import EncodeStage, constants_fingerprint
 from regen_train.preparation.engines import Engine, Fault, Finished, Job, Stage
 from regen_train.preparation.extract import (
@@ -16,12 +17,11 @@ from regen_train.preparation.extract import (
     Extractors,
     ExtractStage,
     Kind,
-    assemble,
-    covered_frames,
+    files_read,
     holds_signal,
 )
 from regen_train.preparation.jobs import ClipResult, EncodeJob
-from regen_train.preparation.keys import clip_key, constants_name
+from regen_train.preparation.keys import clip_key, constants_name, signal_files
 from regen_train.preparation.ledger import FaultKind, Ledger, LedgerRow
 from regen_train.preparation.pack import Manifest, write_manifest
 from regen_train.preparation.probe import Probed, ProbeSettings, ProbeStage, probe_key
@@ -31,7 +31,6 @@ from regen_train.preparation.shard import Shard
 from regen_train.preparation.survey import find_clips
 from regen_train.schema import Bucket
 from regen_train.shards import fingerprint_of
-from regen_train.signals import meta as metas
 
 _FAULTS: Mapping[str, FaultKind] = {"input": "input", "error": "error", "crash": "crash", "timeout": "timeout"}
 """Faults that a ledger keeps; the others end the run."""
@@ -64,6 +63,8 @@ class Pipeline:
         engine: What does the work.
         shard: The part of the clips to work on; None for all.
         max_attempts: How often a clip is tried on which a worker died or failed unforeseen.
+        report: What was done, for the person at the screen.
+        rows: Clip to the key of its row in the ledger, by stage.
     """
 
     clips: Path
@@ -74,6 +75,7 @@ class Pipeline:
     shard: Shard | None = None
     max_attempts: int = 2
     report: PreparationReport = field(default_factory=PreparationReport)
+    rows: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def probe(self, settings: ProbeSettings) -> list[ClipState]:
         """Look at every video file; files that are no fit videos, twins and namesakes fall out with their reason.
@@ -110,10 +112,14 @@ class Pipeline:
         sources = extractors.by_kind()
         if not sources:
             return list(states)
-        left = list(states)
+        brought = self._find_brought(states, sources)
+        left = [state for state in states if state.path in brought]
         for kind, source in sources.items():
             stage = ExtractStage(kind, source)
-            jobs = {state.path: self._extract_job(state) for state in left}
+            jobs = {}
+            for state in left:  # only now: a source may read what an earlier one has made
+                job = self._extract_job(state, brought[state.path])
+                jobs[state.path] = replace(job, files=files_read(kind, source, state.path))
             keys = {path: stage.key(job) for path, job in jobs.items()}
             outcomes = self._run(
                 stage,
@@ -121,7 +127,7 @@ class Pipeline:
                 is_there=partial(_signal_is_there, kind),
             )
             left = self._keep_ok(left, {state.path: outcomes[keys[state.path]] for state in left})
-        whole = [state for state in left if self._assembled(state, sources)]
+        whole = [state for state in left if self._assembled(state, brought[state.path], sources)]
         return [replace(state, signals=self.extracted / state.path.stem) for state in whole]
 
     def encode(
@@ -170,6 +176,8 @@ class Pipeline:
         is_there: Callable[[LedgerRow, Any], bool] = lambda outcome, job: True,
     ) -> dict[str, LedgerRow]:
         """Do the jobs, each a key, a clip's name and checksum, and the job itself, that the ledger does not answer."""
+        for key, clip, *_ in jobs:  # the ledger may know the same file under an older name
+            self.rows.setdefault(clip, {})[stage.name] = key
         known = self.ledger.find([key for key, *_ in jobs])
         by_key = {key: job for key, _, _, job in jobs}
         kept = {
@@ -208,14 +216,22 @@ class Pipeline:
                 self.report.refuse(state.path.name, outcome.reason)
         return left
 
-    def _extract_job(self, state: ClipState) -> ExtractJob:
-        frames = covered_frames(self.brought / state.path.stem, state.probed.num_frames)
-        return ExtractJob(state.path, state.probed.sha256, self.extracted / state.path.stem, frames)
+    def _find_brought(self, states: Iterable[ClipState], extracted: Collection[Kind]) -> dict[Path, Brought]:
+        found = {}
+        for state in states:
+            folder, probed = self.brought / state.path.stem, state.probed
+            try:
+                found[state.path] = find_brought(folder, extracted, sha256=probed.sha256, num_frames=probed.num_frames)
+            except ValueError as error:
+                self.report.refuse(state.path.name, str(error))
+        return found
 
-    def _assembled(self, state: ClipState, sources: Mapping[Any, Any]) -> bool:
-        job, brought = self._extract_job(state), self.brought / state.path.stem
+    def _extract_job(self, state: ClipState, brought: Brought) -> ExtractJob:
+        return ExtractJob(state.path, state.probed.sha256, self.extracted / state.path.stem, brought.num_frames)
+
+    def _assembled(self, state: ClipState, brought: Brought, extracted: Collection[Kind]) -> bool:
         try:
-            assemble(job, brought, sources)
+            assemble(self._extract_job(state, brought), brought, extracted)
         except ValueError as error:
             self.report.refuse(state.path.name, str(error))
             return False
@@ -224,17 +240,11 @@ class Pipeline:
 
 def _encode_key(job: EncodeJob, identity: str, settings: Mapping[str, Any]) -> str:
     """Return what the outcome of encoding a clip depends on; a signal's size and time stand for its content."""
-    files = {}
-    for name in sorted([*FILES.values(), metas.FILE]):
-        path = job.signals / name
-        if path.is_file():
-            stat = path.stat()
-            files[name] = [stat.st_size, stat.st_mtime_ns]
     return fingerprint_of(
         {
             "source": job.probed.sha256,
             "cuts": list(job.probed.cuts),
-            "signals": files,
+            "signals": signal_files(job.signals),
             "stage": identity,
             "settings": dict(settings),
             "released": dict(job.released),
