@@ -1,28 +1,26 @@
-"""The stages that make signals, one kind each, and the folder in which they come together."""
+"""The stages that make signals, one kind each."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from torch import Tensor
 
-from regen_train.files import whole_file, write_atomically
+from regen_train.files import file_sha256, whole_file, write_atomically
 from regen_train.preparation.engines import Processed
+from regen_train.preparation.storage import storing
 from regen_train.shards import fingerprint_of
 from regen_train.signals import CaptionSource, DepthSource, MaskSource, PoseSource
 from regen_train.signals import caption as captions
 from regen_train.signals import depth as depths
 from regen_train.signals import mask as masks
-from regen_train.signals import meta as metas
 from regen_train.signals import pose as poses
 from regen_train.video import write_gray
 
 Kind = Literal["mask", "pose", "depth", "caption"]
-FILES: Mapping[str, str] = {
+FILES: Mapping[Kind, str] = {
     "mask": masks.FILE,
     "pose": poses.FILE,
     "depth": depths.FILE,
@@ -68,12 +66,14 @@ class ExtractJob:
         sha256: Its checksum.
         folder: Where its signals come together.
         max_frames: How many frames; as many as signals brought from elsewhere cover.
+        files: What the source reads beside the clip: path to checksum.
     """
 
     clip: Path
     sha256: str
     folder: Path
     max_frames: int
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,16 +108,18 @@ class ExtractStage:
 
     def process(self, job: ExtractJob) -> Processed:
         """Make the signal of a clip, unless it is there; return its key."""
-        key = self.key(job)
+        key, path, record = self.key(job), job.folder / FILES[self.kind], record_path(job.folder, self.kind)
         if not holds_signal(job.folder, self.kind, key):
-            job.folder.mkdir(parents=True, exist_ok=True)
-            path = job.folder / FILES[self.kind]
-            _record_path(job.folder, self.kind).unlink(missing_ok=True)
-            count = _WRITERS[self.kind](path, self.source, job)
+            with storing(path):
+                job.folder.mkdir(parents=True, exist_ok=True)
+                record.unlink(missing_ok=True)
+            with storing(path, also_reads=True):
+                count = _WRITERS[self.kind](path, self.source, job)
             if count is not None and count != job.max_frames:
                 raise ValueError(f"the {self.kind} extractor gave {count} frames, the clip has {job.max_frames}")
-            record = {"key": key, "identity": self.source.identity()}
-            write_atomically(_record_path(job.folder, self.kind), json.dumps(record, sort_keys=True).encode())
+            with storing(record):
+                content = {"key": key, "identity": self.source.identity()}
+                write_atomically(record, json.dumps(content, sort_keys=True).encode())
         return Processed(key)
 
 
@@ -130,65 +132,25 @@ def signal_key(kind: Kind, identity: Mapping[str, Any], job: ExtractJob) -> str:
             "kind": kind,
             "version": EXTRACTION_VERSION,
             "identity": dict(identity),
+            "files": sorted(job.files.values()),
         }
     )
 
 
+def files_read(kind: Kind, source: Any, clip: Path) -> dict[str, str]:
+    """Return path and checksum of what a source reads beside the clip; its identity does not know them.
+
+    Those are what lies in the ``root`` of files made elsewhere, and the mask that finds people for keypoints.
+    """
+    roots = {FILES[kind]: getattr(source, "root", None), FILES["mask"]: getattr(source, "mask_root", None)}
+    paths = [Path(root) / clip.stem / name for name, root in roots.items() if root is not None]
+    return {str(path): file_sha256(path) for path in paths if path.is_file()}
+
+
 def holds_signal(folder: Path, kind: Kind, key: str) -> bool:
     """Return whether a signal is there, whole and made from what ``key`` stands for."""
-    record = _read_record(folder, kind)
+    record = read_record(folder, kind)
     return record is not None and record.get("key") == key and (folder / FILES[kind]).is_file()
-
-
-def assemble(job: ExtractJob, brought: Path, extracted: Mapping[Kind, Any]) -> None:
-    """Bring all signals of a clip together; the folder then equals one that a user could bring.
-
-    Args:
-        job: The clip.
-        brought: Folder of what came from elsewhere; only read.
-        extracted: What made the other kinds.
-
-    Raises:
-        ValueError: A signal that nothing makes is not there.
-    """
-    stated: dict[str, Any] = {"source_sha256": job.sha256, "num_frames": job.max_frames}
-    missing = []
-    for kind, name in FILES.items():
-        if kind in extracted:
-            record = _read_record(job.folder, cast(Kind, kind)) or {}
-            stated[kind] = record.get("identity", {})
-            continue
-        if not (brought / name).is_file():
-            missing += [] if kind == "depth" else [name]
-            continue
-        _bring(brought / name, job.folder / name)
-        stated[kind] = {"extractor": "files"}
-    if missing:
-        raise ValueError(
-            f"{', '.join(missing)}: not in {brought}, and nothing was named to make it; bring it, or name an extractor "
-            "(--masks, --poses, --captions)"
-        )
-    path = job.folder / metas.FILE
-    text = json.dumps(stated, indent=1, sort_keys=True) + "\n"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        write_atomically(path, text.encode())
-
-
-def _bring(source: Path, target: Path) -> None:
-    """Copy a file with its time of change, unless that was done: by size and time later stages know it is the same."""
-    stat = source.stat()
-    if target.is_file() and (target.stat().st_size, target.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(target) as temporary:
-        shutil.copyfile(source, temporary)
-        os.utime(temporary, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-
-
-def covered_frames(brought: Path, num_frames: int) -> int:
-    """Return how many frames of a clip its signals shall cover: all, or as many as those brought cover."""
-    path = brought / metas.FILE
-    return min(int(metas.read_meta(path)["num_frames"]), num_frames) if path.is_file() else num_frames
 
 
 def _frames(windows: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -216,7 +178,7 @@ def _write_caption(path: Path, source: CaptionSource, job: ExtractJob) -> None:
         captions.write_caption(temporary, source.caption(job.clip, max_frames=job.max_frames))
 
 
-_WRITERS: Mapping[str, Any] = {
+_WRITERS: Mapping[Kind, Any] = {
     "mask": _write_masks,
     "pose": _write_poses,
     "depth": _write_depth,
@@ -224,12 +186,14 @@ _WRITERS: Mapping[str, Any] = {
 }
 
 
-def _record_path(folder: Path, kind: str) -> Path:
+def record_path(folder: Path, kind: Kind) -> Path:
+    """Return where is written what a signal was made from."""
     return folder / f".{kind}.json"
 
 
-def _read_record(folder: Path, kind: Kind) -> dict[str, Any] | None:
-    path = _record_path(folder, kind)
+def read_record(folder: Path, kind: Kind) -> dict[str, Any] | None:
+    """Return what a signal was made from; None if it was not made here, or not to its end."""
+    path = record_path(folder, kind)
     if not path.is_file():
         return None
     try:
