@@ -85,9 +85,10 @@ for (const row of rows) {
 }
 get("filters").addEventListener("submit", (event) => event.preventDefault());
 get("reason").addEventListener("change", (event) => change({ reason: event.target.value, page: 1 }));
+get("severity").addEventListener("change", (event) => change({ severity: event.target.value, page: 1 }));
 get("query").addEventListener("input", (event) => change({ q: event.target.value, page: 1 }));
 get("size").addEventListener("change", (event) => change({ size: event.target.value }));
-get("reset").addEventListener("click", () => change({ verdict: "", reason: "", q: "", page: 1, hide: [] }));
+get("reset").addEventListener("click", () => change({ verdict: "", reason: "", severity: "", q: "", page: 1, hide: [] }));
 get("previous").addEventListener("click", () => turn(-1));
 get("next").addEventListener("click", () => turn(1));
 get("closer-previous").addEventListener("click", () => step(-1));

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-VerdictName = Literal["accept", "review", "reject", "failed", "unchecked"]
+VerdictName = Literal["accept", "released", "review", "reject", "failed"]
 Severity = Literal["note", "review", "reject"]
 VERDICTS: tuple[VerdictName, ...] = get_args(VerdictName)
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -35,8 +35,8 @@ class PageItem:
     """One window of a clip, or a clip that gave none.
 
     Args:
-        key: Its salted key.
-        verdict: What became of it; unchecked where no gate has looked.
+        key: Its salted key, or, of a clip that gave none, a number.
+        verdict: What became of it: the gate's verdict, released by a person, or failed in a stage.
         reasons: Why.
         name: The clip's file name; None on a page without source pixels.
         caption: What the clip is said to show; left out on a page without source pixels.

@@ -1,8 +1,9 @@
 "use strict";
-// The whole state is in the address's fragment, so that a view can be linked to: #verdict=reject&reason=...&q=...
-// &page=2&size=l&hide=pose,depth&item=KEY&frame=14. Everything is put on the page as text, never as HTML.
+// The whole state is in the address's fragment, so that a view can be linked to: #verdict=reject&reason=...
+// &severity=review&q=...&page=2&size=l&hide=pose,depth&item=KEY&frame=14. Everything is put on the page as text, never as HTML.
 const PER_PAGE = 20;
-const SYMBOLS = { accept: "✓", review: "?", reject: "✕", failed: "!", unchecked: "–" };
+const SYMBOLS = { accept: "✓", released: "✓", review: "?", reject: "✕", failed: "!" };
+const SEVERITIES = ["reject", "review", "note"];
 const LABELS = { source: "Source", mask: "Mask", pose: "Pose", depth: "Depth", structhuman: "StructHuman",
   structall: "StructAll" };
 const items = JSON.parse(document.getElementById("data").textContent);
@@ -34,6 +35,7 @@ function readState() {
   state = {
     verdict: verdicts.includes(found.get("verdict")) ? found.get("verdict") : "",
     reason: found.get("reason") || "",
+    severity: SEVERITIES.includes(found.get("severity")) ? found.get("severity") : "",
     q: found.get("q") || "",
     page: Math.max(1, Number.parseInt(found.get("page"), 10) || 1),
     size: ["s", "l"].includes(found.get("size")) ? found.get("size") : "m",
@@ -45,17 +47,19 @@ function readState() {
 
 function change(changes) {
   state = { ...state, item: "", frame: "", ...changes };
-  const usual = { verdict: "", reason: "", q: "", page: 1, size: "m", hide: "", item: "", frame: "" };
+  const usual = { verdict: "", reason: "", severity: "", q: "", page: 1, size: "m", hide: "", item: "", frame: "" };
   const kept = Object.entries(state).filter(([name, value]) => String(value) !== String(usual[name]));
   const fragment = new URLSearchParams(kept.map(([name, value]) => [name, String(value)])).toString();
   history.replaceState(null, "", `#${fragment}`);
   render();
 }
 
-const hasReason = (item, check) => item.reasons.some((reason) => reason.check === check);
+// One reason must be of the check and of the severity asked for.
+const hasReason = (item, check, severity) => item.reasons.some((reason) =>
+  (!check || reason.check === check) && (!severity || reason.severity === severity));
 
-function matches(item, { verdict, reason, q }) {
-  return (!verdict || item.verdict === verdict) && (!reason || hasReason(item, reason))
+function matches(item, { verdict, reason, severity, q }) {
+  return (!verdict || item.verdict === verdict) && ((!reason && !severity) || hasReason(item, reason, severity))
     && q.toLowerCase().split(/\s+/).every((word) => item.text.includes(word));
 }
 
@@ -90,19 +94,29 @@ function renderFilters() {
     button.addEventListener("click", () => change({ verdict, page: 1 }));
     return button;
   }));
-  const counts = new Map();
-  for (const item of items.filter((one) => matches(one, { ...state, reason: "" }))) {
-    for (const check of new Set(item.reasons.map((reason) => reason.check))) {
-      counts.set(check, (counts.get(check) || 0) + 1);
-    }
-  }
-  if (state.reason && !counts.has(state.reason)) counts.set(state.reason, 0);
-  const options = [...counts].sort().map(([check, count]) => make("option", { value: check }, `${check} (${count})`));
-  get("reason").replaceChildren(make("option", { value: "" }, "any"), ...options);
-  get("reason").value = state.reason;
+  renderChoices("reason", [...countReasons("reason", "check", "severity")].sort());
+  const weights = countReasons("severity", "severity", "reason");
+  renderChoices("severity", SEVERITIES.filter((one) => weights.has(one)).map((one) => [one, weights.get(one)]));
   if (get("query").value !== state.q) get("query").value = state.q;
   get("size").value = state.size;
   for (const box of get("rows").querySelectorAll("input")) box.checked = !state.hide.includes(box.value);
+}
+
+// How many items each choice of a filter would leave, given what all other filters say.
+function countReasons(filter, field, other) {
+  const counts = new Map(state[filter] ? [[state[filter], 0]] : []);
+  const otherField = field === "check" ? "severity" : "check";
+  for (const item of items.filter((one) => matches(one, { ...state, [filter]: "" }))) {
+    const fitting = item.reasons.filter((reason) => !state[other] || reason[otherField] === state[other]);
+    for (const value of new Set(fitting.map((reason) => reason[field]))) counts.set(value, (counts.get(value) || 0) + 1);
+  }
+  return counts;
+}
+
+function renderChoices(filter, counts) {
+  const options = counts.map(([value, count]) => make("option", { value }, `${value} (${count})`));
+  get(filter).replaceChildren(make("option", { value: "" }, "any"), ...options);
+  get(filter).value = state[filter];
 }
 
 function renderItem(item) {

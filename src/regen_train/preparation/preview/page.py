@@ -21,7 +21,7 @@ from regen_train.preparation.preview.items import PageItem, Reason, format_frame
 PAGE_NAME = "index.html"
 NO_SOURCE = (
     "Written without source pixels: no source strip and no StructHuman, whose background is real. File names, captions "
-    "and messages, which may quote them, are left out; the ledger has them under the same keys."
+    "and messages, which may quote them, are left out; a page with source pixels has them under the same keys."
 )
 WITH_SOURCE = "This page shows the people of the source clips: keep it as safe as the clips."
 
