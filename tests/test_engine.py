@@ -145,6 +145,18 @@ def test_processes_survive_crashes_and_hangs(tmp_path: Path) -> None:
     assert done["threads"].attempt.result == Processed(1)
 
 
+class Unstartable(Doing):
+    """Cannot even be unpickled by a worker."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        raise ImportError("no such module there")
+
+
+def test_workers_that_cannot_start_stop_the_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="worker processes on cpu end as soon as they start"):
+        run(LocalEngine(num_workers=1), Unstartable(tmp_path), jobs_of("double 1"))
+
+
 def test_attempts_of_earlier_runs_count(tmp_path: Path) -> None:
     job = Job(key="k", clip="c", source_sha256="", task="err 1", attempts=2)
     (done,) = HERE.run(Doing(tmp_path), [job], max_attempts=3)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import Any
@@ -68,13 +69,12 @@ class _ProcessSlot:
 
     def __init__(self, stage: Stage, device: str, threads: int, timeout: float | None) -> None:
         self._start, self._device, self._timeout = (stage, device, threads), device, timeout
-        self._is_fresh = True
+        self._prepared: Future[Any] | None = None
         self._open()
 
     def submit(self, task: Any) -> "Future[Any]":
-        if self._is_fresh:
-            self._pool.schedule(prepare_in_process)  # without a limit of time: weights may have to be read from afar
-            self._is_fresh = False
+        if self._prepared is None:  # without a limit of time: weights may have to be read from afar
+            self._prepared = self._pool.schedule(prepare_in_process)
         future: Future[Any] = self._pool.schedule(attempt_in_process, args=(task,), timeout=self._timeout)
         return future
 
@@ -87,12 +87,21 @@ class _ProcessSlot:
             fault = Fault("timeout", f"took more than {self._timeout or 0:g} seconds; give it more with --timeout")
         except ProcessExpired as error:
             fault = Fault("crash", f"the worker died ({_cause(error.exitcode)})")
+        except BrokenProcessPool:  # pebble's word for a worker that died between two tasks; such a pool stays broken
+            fault = self._fault_of_idle_death()
+            self.renew()
         except Exception as error:  # noqa: BLE001, RUF100 - such as a result that cannot be sent
             fault = Fault("error", f"{type(error).__name__}: {error}")
         else:
             return result
-        self._is_fresh = True
+        self._prepared = None
         return Attempt(fault, device=self._device)
+
+    def _fault_of_idle_death(self) -> Fault:
+        started = self._prepared is not None and self._prepared.done() and self._prepared.exception() is None
+        if started:
+            return Fault("crash", "the worker died before it began")
+        return Fault("setup", f"worker processes on {self._device} end as soon as they start; stderr says why")
 
     def give_up_if_late(self) -> None:
         """Leave it to pebble."""
@@ -110,7 +119,7 @@ class _ProcessSlot:
 
         context = get_context("spawn")  # neither CUDA nor FFmpeg's threads survive a fork
         self._pool = ProcessPool(1, initializer=start_in_process, initargs=self._start, context=context)
-        self._is_fresh = True
+        self._prepared = None
 
 
 def _cause(exitcode: int) -> str:
