@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from regen_train.guard.masks import Vanishing, find_vanished
+from regen_train.guard.masks import Vanishing, compare_masks
 from regen_train.guard.report import Finding
 from regen_train.guard.settings import GuardSettings
 from regen_train.guard.skeletons import Skeleton, distance_outside, longest_run, measure_skeletons
@@ -50,6 +50,7 @@ class SignalEvidence:
     _mended_events: list[Vanishing] = field(default_factory=list)
     _masked: dict[int, bool] = field(default_factory=dict)
     _areas: dict[int, int] = field(default_factory=dict)
+    _churn: dict[int, float] = field(default_factory=dict)
     _before: FrameSignals | None = None
 
     def add(self, now: FrameSignals) -> None:
@@ -59,8 +60,12 @@ class SignalEvidence:
         self._masked[now.frame] = bool(now.mended.any())
         self._areas[now.frame] = int(now.given.sum())
         if self._before is not None:
-            self._given_events += self._between(self._before.frame, self._before.given, now.frame, now.given)
-            self._mended_events += self._between(self._before.frame, self._before.mended, now.frame, now.mended)
+            given = compare_masks(self._before.frame, self._before.given, now.frame, now.given, self.settings)
+            self._given_events += given.vanished
+            self._churn[now.frame] = given.churn
+            self._mended_events += compare_masks(
+                self._before.frame, self._before.mended, now.frame, now.mended, self.settings
+            ).vanished
         self._before = now
 
     def begin_scene(self) -> None:
@@ -81,17 +86,11 @@ class SignalEvidence:
             *self._unmasked(skeletons, last - first + 1),
             self._doubtful(skeletons),
             self._vanishing(first, last),
+            self._jitter(first, last),
             self._rescues(first, last),
             self._without_skeleton(skeletons, first, last),
         ]
         return [finding for finding in findings if finding is not None]
-
-    def _between(self, before: int, old: NDArray[np.bool_], after: int, new: NDArray[np.bool_]) -> list[Vanishing]:
-        # Whoever appears from nowhere was there before, unmasked.
-        return [
-            *find_vanished(after, old, new, self.settings),
-            *find_vanished(before, new, old, self.settings),
-        ]
 
     def _unmasked(self, skeletons: list[Skeleton], num_frames: int) -> list[Finding]:
         unmasked = [s for s in skeletons if s.exposed_share >= self.settings.exposed_reject]
@@ -151,6 +150,15 @@ class SignalEvidence:
                 "mask_vanishes", "note", "a dropped piece of the mask was mended", _event_frames(here), measured
             )
         return None
+
+    def _jitter(self, first: int, last: int) -> Finding | None:
+        near = {f: c for f, c in self._churn.items() if first - CONTEXT_FRAMES <= f <= last + CONTEXT_FRAMES}
+        usual = float(np.median(list(near.values()))) if near else 0.0
+        if usual < self.settings.jitter:
+            return None
+        message = "masks change more from frame to frame than people move: parts of people may be open"
+        frames = tuple(f for f, churn in near.items() if first <= f <= last and churn >= self.settings.jitter)
+        return Finding("mask_jitters", "review", message, frames, {"usual_change": usual})
 
     def _rescues(self, first: int, last: int) -> Finding | None:
         frames = tuple(frame for frame in self._areas if first <= frame <= last and self._is_rescued(frame))

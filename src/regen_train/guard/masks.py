@@ -1,4 +1,4 @@
-"""Masks from frame to frame: pieces of people that vanish or appear where nobody can have left or entered."""
+"""Masks from frame to frame: how much they jitter, and pieces that vanish or appear where nobody can leave or enter."""
 
 from dataclasses import dataclass
 
@@ -29,46 +29,77 @@ class Vanishing:
     kept: float
 
 
-def find_vanished(frame: int, before: Mask, after: Mask, settings: GuardSettings) -> list[Vanishing]:
-    """Return the pieces of one mask that the other lacks.
-
-    A piece is a connected region of ``before``. What lies within ``border_band`` of the border may have left.
+@dataclass(frozen=True)
+class Change:
+    """How the masks of two neighbouring frames differ, beyond what people can have moved.
 
     Args:
-        frame: Number of the frame that ``after`` belongs to.
-        before: Mask [h, w] of one frame.
-        after: Mask [h, w] of its neighbour; swap the two to find what has appeared.
+        churn: Area lost and gained away from the border, as a share of the larger mask; 0 if both are tiny.
+        vanished: Pieces that one of the two lacks. Whoever appears from nowhere was there before, unmasked.
+    """
+
+    churn: float
+    vanished: tuple[Vanishing, ...]
+
+
+@dataclass(frozen=True)
+class _Still:
+    """A mask, small, and the same grown by as much as people move."""
+
+    frame: int
+    mask: Mask
+    near: Mask
+
+
+def compare_masks(first: int, before: Mask, second: int, after: Mask, settings: GuardSettings) -> Change:
+    """Compare the masks [h, w] of two neighbouring frames.
+
+    What lies within ``border_band`` of the border may have left or entered.
+
+    Args:
+        first: Number of the earlier frame.
+        before: Its mask.
+        second: Number of the later frame.
+        after: Its mask.
         settings: Thresholds.
     """
-    step = max(1, min(before.shape) // _SHORT_SIDE)
-    before, after = np.ascontiguousarray(before[::step, ::step]), np.ascontiguousarray(after[::step, ::step])
-    if not (before & ~after).any():
+    old, new = _still(first, before, settings), _still(second, after, settings)
+    lost, gained = old.mask & ~new.near, new.mask & ~old.near
+    inner = _inner(lost.shape, settings.border_band)
+    size = max(int(old.mask.sum()), int(new.mask.sum()))
+    if size < settings.vanish_area * old.mask.size:
+        return Change(0.0, ())
+    churn = (int((lost & inner).sum()) + int((gained & inner).sum())) / size
+    vanished = [*_missing(old, lost, second, inner, settings), *_missing(new, gained, first, inner, settings)]
+    return Change(churn, tuple(vanished))
+
+
+def _missing(there: _Still, gone: Mask, frame: int, inner: Mask, settings: GuardSettings) -> list[Vanishing]:
+    """Return the connected pieces of a mask of which ``frame`` keeps too little."""
+    smallest = (1 - settings.vanish_kept) * settings.vanish_area * there.mask.size
+    if (gone & inner).sum() < 0.5 * smallest:
         return []
-    short = min(before.shape)
-    near = _grow(after, settings.vanish_motion * short)
-    lost = before & ~near
-    if not lost.any():
-        return []
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(before.astype(np.uint8), connectivity=8)
-    inner = _inner(before.shape, settings.border_band)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(there.mask.astype(np.uint8), connectivity=8)
     vanished = []
     for label in range(1, count):
-        area = float(stats[label, cv2.CC_STAT_AREA]) / before.size
-        gone = lost & (labels == label)
-        # Judged by what has gone from where nobody leaves: all of it, or by far the most, near the border is leaving.
-        if area < settings.vanish_area or (gone & inner).sum() < 0.5 * gone.sum():
+        pixels = int(stats[label, cv2.CC_STAT_AREA])
+        mine = gone & (labels == label)
+        # All that is gone, or by far the most of it, near the border: somebody is leaving.
+        if pixels < settings.vanish_area * there.mask.size or (mine & inner).sum() < 0.5 * mine.sum():
             continue
-        kept = 1 - float(gone.sum()) / (area * before.size)
+        kept = 1 - float(mine.sum()) / pixels
         if kept < settings.vanish_kept:
-            vanished.append(Vanishing(frame, area, kept))
+            vanished.append(Vanishing(frame, pixels / there.mask.size, kept))
     return vanished
 
 
-def _grow(mask: Mask, radius: int | float) -> Mask:
-    if not mask.any():
-        return mask
-    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(distance <= radius)
+def _still(frame: int, mask: Mask, settings: GuardSettings) -> _Still:
+    step = max(1, min(mask.shape) // _SHORT_SIDE)
+    small = np.ascontiguousarray(mask[::step, ::step])
+    if not small.any():
+        return _Still(frame, small, small)
+    distance = cv2.distanceTransform((~small).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return _Still(frame, small, np.asarray(distance <= settings.vanish_motion * min(small.shape)))
 
 
 def _inner(shape: tuple[int, ...], band: float) -> Mask:
