@@ -131,10 +131,11 @@ class Preparation:
         check_output(self.source.output)
         salt = load_salt(self.source.salt_file, dataset=self.source.output)
         quarantine = Quarantine(self.source.quarantine_folder)
+        released = quarantine.released()  # a list that cannot be understood is told before the work
         with self._pipeline() as pipeline:
             stage = self._encode_stage(pipeline, salt, quarantine)
             states = self._extract(pipeline)
-            pipeline.encode(states, stage, quarantine.released(), salt)
+            pipeline.encode(states, stage, released, salt)
             self._record(pipeline, stage, states)
             self._print(pipeline.report)
             self._print_doubtful(pipeline.report, quarantine)

@@ -20,6 +20,7 @@ from regen_train.preparation.ledger import Status
 from regen_train.preparation.quarantine import Quarantine, QuarantinedWindow
 from regen_train.preparation.salt import salted
 from regen_train.preparation.settings import DEPTH_CONDITIONS, DatasetSettings
+from regen_train.preparation.storage import storing
 from regen_train.preparation.survey import ClipPlan, survey_clip
 from regen_train.preparation.work import WorkEntry, WorkFolder
 from regen_train.schema import Bucket
@@ -109,7 +110,7 @@ class EncodeStage:
             kept = {key: self._held(key, infos[key], plan, key in job.released) for key in infos}
         windows = dict(zip(infos, plan.windows, strict=True))
         results = {
-            key: WindowResult(key, held, windows[key][0], windows[key][-1], "ok", "", {}, made=False)
+            key: WindowResult(key, held[0], windows[key][0], windows[key][-1], "ok", "", held[1], made=False)
             for key, held in kept.items()
             if held is not None
         }
@@ -150,7 +151,8 @@ class EncodeStage:
         status: Status = "ok" if passes else "review" if report.verdict == "review" else "rejected"
         reason = "" if passes else "; ".join(report.reasons)
         frames = window.frames
-        return WindowResult(key, fingerprint, frames[0], frames[-1], status, reason, report.to_dict(), made=passes)
+        verdict = report.to_dict()
+        return WindowResult(key, fingerprint, frames[0], frames[-1], status, reason, verdict, made=passes, found=found)
 
     def _put_aside(
         self, plan: ClipPlan, window: ComposedWindow, report: GuardReport, waiting: QuarantinedWindow, *, waits: bool
@@ -158,7 +160,7 @@ class EncodeStage:
         if self.quarantine is None:
             return
         if waits:
-            with self._timed("write"):
+            with self._timed("write"), storing(self.quarantine.folder / waiting.picture):
                 self.quarantine.put(waiting, report, window)
         elif report.verdict != "review":
             self.quarantine.remove(waiting.key)
@@ -167,12 +169,15 @@ class EncodeStage:
         negative = not report.has_people and self.gate.settings.no_human == "negative"
         return {"class": "negative"} if negative else {}
 
-    def _held(self, key: str, info: Mapping[str, Any], plan: ClipPlan, released: bool) -> str | None:
-        """Return the fingerprint of a sample that is there already."""
+    def _held(
+        self, key: str, info: Mapping[str, Any], plan: ClipPlan, released: bool
+    ) -> tuple[str, dict[str, Any]] | None:
+        """Return the fingerprint of a sample that is there already, and the gate's report of it."""
         for flag in (False, True) if released else (False,):
             fingerprint = self._fingerprint(info, plan, released=flag)
-            if self.work.holds(key, fingerprint):
-                return fingerprint
+            stated = self.work.stated(key, fingerprint)
+            if stated is not None:
+                return fingerprint, stated["guard"]
         return None
 
     def _fingerprint(self, info: Mapping[str, Any], plan: ClipPlan, *, released: bool) -> str:

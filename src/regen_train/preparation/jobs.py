@@ -61,8 +61,9 @@ class WindowResult:
         last_frame: Number of its last.
         status: ``ok``: encoded; ``review`` or ``rejected`` by the gate.
         reason: Why not, in words.
-        verdict: The gate's report; empty where the sample was there already.
+        verdict: The gate's report.
         made: Whether it was encoded now.
+        found: What a release would have to name; empty where the sample was there already.
     """
 
     key: str
@@ -73,6 +74,7 @@ class WindowResult:
     reason: str
     verdict: Mapping[str, Any]
     made: bool
+    found: str = ""
 
 
 @dataclass(frozen=True)

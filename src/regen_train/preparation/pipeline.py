@@ -154,6 +154,8 @@ class Pipeline:
             self.report.add_clip(state.path.name, result, fresh=outcome.key in self.report.fresh)
             passed = {window.key: window.fingerprint for window in result.windows if window.status == "ok"}
             samples |= passed
+            if stage.quarantine is not None:
+                stage.quarantine.forget_settled(result.windows, released)
             buckets |= {result.bucket} if passed else set()
         constants = {b: constants_fingerprint(stage.choice.fingerprint, Bucket.parse(b)) for b in sorted(buckets)}
         encoder, geometry = dict(stage.choice.fingerprint), stage.choice.geometry
@@ -167,7 +169,13 @@ class Pipeline:
         if extractors.depth is not None:
             return []
         folders = {clip.name: self.brought / clip.stem for clip in find_clips(self.clips)}
-        return sorted(n for n, folder in folders.items() if folder.is_dir() and not (folder / FILES["depth"]).is_file())
+        # A clip that brings nothing falls out, unless all that it must have is made here.
+        suffices = set(FILES) - {"depth"} <= set(extractors.by_kind())
+        return sorted(
+            name
+            for name, folder in folders.items()
+            if (suffices or folder.is_dir()) and not (folder / FILES["depth"]).is_file()
+        )
 
     def _run(
         self,
@@ -261,6 +269,9 @@ def _all_held(stage: EncodeStage, outcome: LedgerRow, job: EncodeJob) -> bool:
     passed = [window for window in result.windows if window.status == "ok"]
     constants = constants_fingerprint(stage.choice.fingerprint, Bucket.parse(result.bucket))
     held = all(stage.work.holds(window.key, window.fingerprint) for window in passed)
+    if stage.quarantine is not None:  # as an earlier run without --review did not put them
+        doubtful = [window for window in result.windows if window.status == "review"]
+        held = held and all(stage.quarantine.holds(window.key, window.found) for window in doubtful)
     return held and (not passed or stage.work.holds(constants_name(Bucket.parse(result.bucket)), constants))
 
 

@@ -6,7 +6,7 @@ The folder shows the people of the source clips: it belongs to the work folder, 
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from regen_train.files import write_atomically
 from regen_train.guard import GuardReport
 from regen_train.preparation.compose import ComposedWindow
+from regen_train.preparation.jobs import WindowResult
 
 LIST_NAME = "review.csv"
 _COLUMNS = ("release", "clip", "first_frame", "last_frame", "reasons", "picture", "key", "fingerprint")
@@ -79,6 +80,19 @@ class Quarantine:
         for name in (f"{key}.png", f"{key}.json"):
             (self.folder / name).unlink(missing_ok=True)
 
+    def holds(self, key: str, fingerprint: str) -> bool:
+        """Return whether a window waits, with its picture, as it was judged last."""
+        path = self.folder / f"{key}.json"
+        if not path.is_file() or not (self.folder / f"{key}.png").is_file():
+            return False
+        return bool(json.loads(path.read_text())["fingerprint"] == fingerprint)
+
+    def forget_settled(self, windows: Iterable[WindowResult], released: Collection[str]) -> None:
+        """Forget windows that were doubtful under other settings only; those released stay in the list."""
+        for window in windows:
+            if window.status != "review" and window.key not in released:
+                self.remove(window.key)
+
     def released(self) -> dict[str, str]:
         """Return key and fingerprint of each window that a person has released in ``review.csv``.
 
@@ -88,21 +102,23 @@ class Quarantine:
         return {row["key"]: row["fingerprint"] for row in self._rows() if row["release"].strip().lower() in _YES}
 
     def write_list(self) -> int:
-        """Write ``review.csv`` anew from the windows that wait, keeping what a person entered; return their number."""
+        """Write ``review.csv`` anew, keeping what a person entered; return how many windows are not released."""
         if not self.folder.is_dir():
             return 0
         entered = {(row["key"], row["fingerprint"]): row["release"] for row in self._rows()}
-        waiting = sorted(self._waiting(), key=lambda item: (item.clip, item.first_frame))
+        listed = sorted(self._listed(), key=lambda item: (item.clip, item.first_frame))
         text = io.StringIO()
         writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
         writer.writeheader()
-        for item in waiting:
+        waiting = 0
+        for item in listed:
             release = entered.get((item.key, item.fingerprint), "no")
+            waiting += release.strip().lower() not in _YES
             writer.writerow({"release": release, "picture": item.picture, **asdict(item)})
         write_atomically(self.folder / LIST_NAME, text.getvalue().encode())
-        return len(waiting)
+        return waiting
 
-    def _waiting(self) -> list[QuarantinedWindow]:
+    def _listed(self) -> list[QuarantinedWindow]:
         return [QuarantinedWindow(**json.loads(path.read_text())) for path in sorted(self.folder.glob("*.json"))]
 
     def _rows(self) -> list[dict[str, str]]:

@@ -66,6 +66,11 @@ class WorkFolder:
         """Return whether an entry is there, whole, and made from what ``fingerprint`` stands for."""
         return self._record(name, fingerprint) is not None
 
+    def stated(self, name: str, fingerprint: str) -> dict[str, Any] | None:
+        """Return what an entry's own JSON text says; None if it is not held."""
+        record = self._record(name, fingerprint)
+        return None if record is None else dict(json.loads(record["info"]))
+
     def write(self, name: str, entry: WorkEntry, *, fingerprint: str) -> None:
         """Write an entry; a kill at any moment leaves the old one, the new one, or one that counts as absent.
 
