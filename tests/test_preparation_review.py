@@ -233,7 +233,7 @@ def test_clips_without_people_go_by_policy(prepare: Run, tmp_path: Path, policy:
 
 def test_text_is_blurred_where_a_reader_finds_it(prepare: Run, tmp_path: Path) -> None:
     people = draw_people(seed=1)
-    people.frames[:, 1:8, 2:16] = torch.tensor(SIGN, dtype=torch.uint8)
+    people.frames[:, 0:5, 2:16] = torch.tensor(SIGN, dtype=torch.uint8)
     write_people(tmp_path / "clips", "sign", people)
     write_people(tmp_path / "clips", "plain", draw_people(seed=2))
     reader = ("--text", "fake_sources.FakeReader")
