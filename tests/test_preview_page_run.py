@@ -1,7 +1,6 @@
-"""From clips to a page: what its pictures show, what they must not, and what stays from run to run."""
+"""From a run to a page: what its pictures show, what they must not, and what stays from page to page."""
 
-import json
-import re
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,25 +12,28 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from data_prep import preview
 from regen_train.guard import GuardSettings
 from regen_train.preparation.compose import compose_clip
 from regen_train.preparation.preview import (
+    ClipOutcome,
     Drawing,
-    Outcome,
     PageItem,
     Reason,
     Run,
+    WindowOutcome,
     draw_strips,
     items_of_run,
-    survey_run,
 )
+from regen_train.preparation.preview.items import VerdictName
+from regen_train.preparation.probe import Probed, ProbeSettings, ProbeStage, probe_key
+from regen_train.preparation.record import RunClip, RunRecord, signals_stamp
 from regen_train.preparation.settings import DatasetSettings
-from regen_train.preparation.survey import ClipPlan, survey_clips
+from regen_train.preparation.survey import ClipPlan, survey_clip
+from regen_train.shards import fingerprint_of
 
 SETTINGS = DatasetSettings(num_frames=9, sizes=((32, 48),), dilation=2)
-SALT = b"0" * 32
-SMALL = ("--num_frames", "9", "--sizes", "[[32,48]]", "--dilation", "2")
+PROBE = ProbeSettings(scene_cuts=False)
+Judge = Callable[[int], tuple[VerdictName, tuple[Reason, ...]]]
 
 
 def magenta(people: People) -> People:
@@ -51,14 +53,37 @@ def decoded(page: Path, item: PageItem) -> dict[str, Tensor]:
     return pictures
 
 
-def accepted(plan: ClipPlan, number: int) -> Outcome:
-    return Outcome("accept")
+def accepted(number: int) -> tuple[VerdictName, tuple[Reason, ...]]:
+    return "accept", ()
 
 
-def make_run(clips: Path, outcome: Callable[[ClipPlan, int], Outcome] = accepted) -> Run:
-    found = sorted(path for path in clips.iterdir() if path.is_file())
-    survey = survey_clips(found, clips / "signals", SETTINGS, temporal_factor=4)
-    return Run(clips, survey, SETTINGS, GuardSettings(), outcome, SALT)
+def plan_of(clip: Path, settings: DatasetSettings = SETTINGS) -> ClipPlan:
+    return survey_clip(clip, clip.parent / "signals" / clip.stem, settings, temporal_factor=4)
+
+
+def make_run(clips: Path, judge: Judge = accepted, settings: DatasetSettings = SETTINGS) -> Run:
+    """Return what a run over all clips would have left; those that are not fit are refused."""
+    outcomes, conditions = [], ("structhuman", "structall")
+    for clip in sorted(path for path in clips.iterdir() if path.is_file()):
+        recorded = RunClip({"probe": probe_key(clip, PROBE)}, signals_stamp(clips / "signals" / clip.stem))
+        probed = ProbeStage(PROBE).process(clip).value
+        assert isinstance(probed, Probed)
+        try:
+            plan = plan_of(clip, settings)
+        except ValueError as error:
+            outcomes.append(ClipOutcome(clip.name, recorded, refused=Reason("encode_failed", message=str(error))))
+            continue
+        windows = []
+        for number, window in enumerate(plan.windows):
+            fingerprint = fingerprint_of(settings.to_dict() | {"signals": plan.signals_sha256, "window": list(window)})
+            verdict, reasons = judge(number)
+            span = window[0], window[-1]
+            windows.append(WindowOutcome(f"{clip.stem[:1]}-{number:04d}", fingerprint, span, verdict, reasons))
+        outcomes.append(ClipOutcome(clip.name, recorded, probed, tuple(windows)))
+    record = RunRecord(
+        settings, GuardSettings(), PROBE, conditions, 4, hides_text=False, signals=clips / "signals", clips={}
+    )
+    return Run(clips, record, outcomes)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +96,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_strips_show_the_chosen_frames_of_every_layer(clips: Path) -> None:
-    plan = make_run(clips).survey.plans[0]
+    plan = plan_of(clips / "jane-doe.mkv")
     clip = next(compose_clip(plan, SETTINGS, ("structall", "depth", "structhuman")))
     strips = draw_strips(clip, [0, 4, 8], height=32, source=True)
     assert list(strips) == ["source", "mask", "pose", "depth", "structhuman", "structall"]
@@ -84,30 +109,11 @@ def test_strips_show_the_chosen_frames_of_every_layer(clips: Path) -> None:
 
 
 def test_strips_without_source_show_no_source(clips: Path) -> None:
-    plan = make_run(clips).survey.plans[0]
+    plan = plan_of(clips / "jane-doe.mkv")
     clip = next(compose_clip(plan, SETTINGS, ("structall", "depth", "structhuman", "edges")))
     strips = draw_strips(clip, [0, 8], height=32, source=False)
     assert list(strips) == ["mask", "pose", "depth", "structall"]
     assert torch.equal(strips["mask"][:, 48:], clip.mask[8][..., None].byte().expand(-1, -1, 3) * 255)
-
-
-def test_no_source_leaves_no_source_pixel_and_no_name_even_where_an_older_page_had_them(
-    clips: Path, tmp_path: Path
-) -> None:
-    page = tmp_path / "page"
-    arguments = ["--clips", str(clips), "--output", str(tmp_path / "out"), "--page", str(page), *SMALL]
-    arguments += ["--salt_file", str(tmp_path / "salt")]
-    assert preview.main(arguments) == 0
-    text = (page / "index.html").read_text()
-    assert "jane-doe.mkv" in text
-    assert any("structhuman" in path.name for path in page.rglob("*"))
-    assert preview.main([*arguments, "--no-source"]) == 0
-    names = {path.name for path in page.rglob("*") if path.is_file()}
-    assert names == {"index.html", "mask.webp", "pose.webp", "depth.webp", "structall.webp"}
-    text = (page / "index.html").read_text()
-    for secret in ("jane", "doe", "slow", str(tmp_path), "A person walks", "fps"):
-        assert secret not in text, secret
-    assert "unfit" in text
 
 
 def test_no_source_pixel_has_a_part_in_pictures_without_source(tmp_path: Path) -> None:
@@ -128,24 +134,41 @@ def test_no_source_pixel_has_a_part_in_pictures_without_source(tmp_path: Path) -
 
 
 def test_a_run_lists_refused_clips_and_every_window(clips: Path, tmp_path: Path) -> None:
-    def outcome(plan: ClipPlan, number: int) -> Outcome:
-        if number == 0:
-            return Outcome("accept")
-        return Outcome("reject", (Reason("mask_missing", "reject", (plan.windows[1][3] + 1,)),))
+    def judge(number: int) -> tuple[VerdictName, tuple[Reason, ...]]:
+        return accepted(number) if number == 0 else ("reject", (Reason("mask_missing", "reject", (25,)),))
 
-    slow, first, second = items_of_run(make_run(clips, outcome), tmp_path / "page", Drawing(num_frames=3))
-    assert (slow.name, slow.verdict, slow.strips) == ("slow.mkv", "reject", {})
+    first, second, slow = items_of_run(make_run(clips, judge), tmp_path / "page", Drawing(num_frames=3))
+    assert (slow.name, slow.verdict, slow.strips) == ("slow.mkv", "failed", {})
     assert "too slow" in slow.reasons[0].message
     assert (first.name, first.verdict, first.span) == ("jane-doe.mkv", "accept", (0, 16))
     assert first.frames == (0, 8, 16)
     assert first.ends == (2, 10, 17)
     assert (second.verdict, second.frames, second.flags) == ("reject", (18, 24, 34), {1: "mask_missing"})
-    assert first.key.endswith("-0000")
-    assert first.key[:24] == second.key[:24] != slow.key
+    assert (first.key, second.key, slow.key) == ("j-0000", "j-0001", "clip-0001")
     assert first.frame_size == (32, 48)
+    assert first.caption == "A person walks along a wall."
     pictures = decoded(tmp_path / "page", first)
     assert list(pictures) == ["source", "mask", "pose", "depth", "structhuman", "structall"]
     assert all(picture.shape == (32, 3 * 48, 3) for picture in pictures.values())
+
+
+def test_frames_are_drawn_as_the_whole_window_has_them(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though only those that are shown are composed; depth alone has another gray scale."""
+    drawn: dict[str, dict[str, Tensor]] = {}
+    monkeypatch.setattr(
+        "regen_train.preparation.preview.shots.write_strips", lambda folder, strips: drawn.update({folder.name: strips})
+    )
+    list(items_of_run(make_run(clips), tmp_path / "page", Drawing(num_frames=3)))
+    windows = compose_clip(plan_of(clips / "jane-doe.mkv"), SETTINGS, ("structall", "depth", "structhuman"))
+    for strips, whole in zip(drawn.values(), windows, strict=True):
+        expected = draw_strips(whole, [0, 4, 8], height=240, source=True)
+        assert list(strips) == list(expected)
+        for name in ("source", "mask", "pose", "structhuman"):
+            assert torch.equal(strips[name], expected[name]), name
+        for name in ("depth", "structall"):
+            assert (strips[name].float() - expected[name].float()).abs().max() < 8, name
 
 
 def test_pictures_are_kept_until_something_they_show_changes(clips: Path, tmp_path: Path) -> None:
@@ -160,49 +183,59 @@ def test_pictures_are_kept_until_something_they_show_changes(clips: Path, tmp_pa
     assert drawn(drawing, run) == first
     for other in (replace(drawing, num_frames=4), replace(drawing, height=16), replace(drawing, source=False)):
         assert not set(drawn(other, run)) & set(first)
-    refilled = replace(run, settings=replace(SETTINGS, fill="background_mean"))
-    unmended = replace(run, guard=GuardSettings(repair_frames=0))
+    refilled = make_run(clips, settings=replace(SETTINGS, fill="background_mean"))
+    hidden = replace(run, record=replace(run.record, hides_text=True))
     assert not set(drawn(drawing, refilled)) & set(first)
-    assert not set(drawn(drawing, unmended)) & set(first)
+    assert not set(drawn(drawing, hidden)) & set(first)
 
 
-def test_a_window_that_cannot_be_drawn_is_listed_all_the_same(tmp_path: Path) -> None:
-    clip = write_people(tmp_path / "clips", "gone", draw_people())
-    run = make_run(tmp_path / "clips")
+def test_where_the_run_hid_text_the_source_is_said_to_show_it_and_structhuman_is_left_out(
+    clips: Path, tmp_path: Path
+) -> None:
+    run = make_run(clips)
+    hidden = replace(run, record=replace(run.record, hides_text=True))
+    item = next(items_of_run(hidden, tmp_path / "page", Drawing()))
+    assert list(item.strips) == ["source", "mask", "pose", "depth", "structall"]
+    assert any("text can be read" in note for note in item.notes)
+    item = next(items_of_run(hidden, tmp_path / "bare", Drawing(source=False)))
+    assert list(item.strips) == ["mask", "pose", "depth", "structall"]
+    assert item.notes == ()
+
+
+def undrawn_because(run: Run, page: Path) -> str:
+    (item,) = items_of_run(run, page, Drawing())
+    assert (item.strips, item.verdict, item.reasons[-1].check) == ({}, "accept", "undrawn")
+    return item.reasons[-1].message
+
+
+def test_windows_of_clips_and_signals_that_are_not_the_runs_own_are_listed_and_not_drawn(tmp_path: Path) -> None:
+    clips, page = tmp_path / "clips", tmp_path / "page"
+    clip = write_people(clips, "clip", draw_people())
+    run = make_run(clips)
+    caption = clips / "signals" / "clip" / "caption.txt"
+    caption.write_text("A person stands.")
+    assert "its signals in" in undrawn_because(run, page)
+    run = make_run(clips)
+    recut = replace(run, record=replace(run.record, settings=replace(SETTINGS, fps=15.0)))
+    assert "it is cut otherwise" in undrawn_because(recut, page)
+    os.utime(clip, ns=(1, 1))
+    (item,) = items_of_run(run, page, Drawing())
+    assert item.strips  # the same bytes, as after a copy
+    clip.write_bytes(clip.read_bytes() + b" ")
+    assert "the clip has changed" in undrawn_because(run, page)
     clip.unlink()
-    (item,) = items_of_run(run, tmp_path / "page", Drawing())
-    assert item.strips == {}
-    assert item.reasons[-1].check == "undrawn"
-    assert item.reasons[-1].message
+    assert "is gone" in undrawn_because(run, page)
+    assert list(page.rglob("*.webp")) == []
 
 
-def test_a_folder_with_other_things_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "page").mkdir()
-    (tmp_path / "page" / "thesis.tex").touch()
-    with pytest.raises(SystemExit, match="2"):
-        preview.main(["--clips", str(tmp_path), "--output", str(tmp_path / "out"), "--page", str(tmp_path / "page")])
-    assert "holds more than a page: thesis.tex" in capsys.readouterr().err
+def test_a_clip_that_cannot_be_decoded_any_more_is_listed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_people(tmp_path / "clips", "clip", draw_people())
+    run = make_run(tmp_path / "clips")
 
+    def broken(*_: object) -> None:
+        raise OSError("input/output error")
 
-def test_the_page_refers_to_pictures_that_exist(clips: Path, tmp_path: Path) -> None:
-    page = tmp_path / "page"
-    arguments = ["--clips", str(clips), "--output", str(tmp_path / "out"), "--page", str(page), *SMALL]
-    assert preview.main([*arguments, "--salt_file", str(tmp_path / "salt")]) == 0
-    found = re.search(r'id="data">(.*?)</script>', (page / "index.html").read_text(), flags=re.DOTALL)
-    assert found is not None
-    files = {file for item in json.loads(found[1]) for file in item["strips"].values()}
-    assert len(files) == 12
-    assert files == {path.relative_to(page).as_posix() for path in page.rglob("*.webp")}
-
-
-def test_signals_extracted_by_the_run_come_before_the_users_own(tmp_path: Path) -> None:
-    write_people(tmp_path / "clips", "a", draw_people(seed=1))
-    write_people(tmp_path / "clips", "b", draw_people(seed=2))
-    work = tmp_path / "work" / "signals"
-    work.mkdir(parents=True)
-    (tmp_path / "clips" / "signals" / "a").rename(work / "a")
-    (tmp_path / "clips" / "c.mkv").write_bytes((tmp_path / "clips" / "b.mkv").read_bytes())
-    clips, theirs = sorted((tmp_path / "clips").glob("*.mkv")), tmp_path / "clips" / "signals"
-    survey = survey_run(clips, [work, theirs], SETTINGS)
-    assert [plan.signals for plan in survey.plans] == [work / "a", theirs / "b"]
-    assert [verdict.clip for verdict in survey.refused] == ["c.mkv"]
+    monkeypatch.setattr("regen_train.preparation.compose.decode_frames", broken)
+    assert "it cannot be read: input/output error" in undrawn_because(run, tmp_path / "page")
