@@ -13,6 +13,7 @@ from torch import Tensor
 from regen_train.guard import Boxes
 from regen_train.guard.detectors import Frames
 from regen_train.signals import Poses
+from regen_train.signals.depth.files import DepthWindows
 from regen_train.signals.mask.files import MaskWindows
 from regen_train.video import decode_frames
 
@@ -48,20 +49,22 @@ class FakeMasks:
         weights: Stands for the weights' revision.
         fail: Clips, by stem, on which to fail, each with ``=`` and how: value, runtime, short, none, storage, kill or
             killonce.
-        window: Frames a window.
+        window: Frames a window; decides nothing.
+        lag: Frames by which masks come late.
     """
 
     log: Path | None = None
     weights: str = "1"
     fail: tuple[str, ...] = ()
     window: int = 4
+    lag: int = 0
 
     def setup(self, device: str) -> None:
         """Do nothing."""
 
     def identity(self) -> dict[str, Any]:
         """Say what decides the masks."""
-        return {"extractor": "fake", "weights": self.weights}
+        return {"extractor": "fake", "weights": self.weights} | ({"lag": self.lag} if self.lag else {})
 
     def masks(self, clip: Path, *, max_frames: int | None = None) -> MaskWindows:
         """Yield windows of masks."""
@@ -69,6 +72,7 @@ class FakeMasks:
         how = dict(word.split("=") for word in self.fail).get(clip.stem, "")
         self._fail(how, clip)
         people = list(_people(clip, max_frames))
+        people = people[:1] * self.lag + people[: len(people) - self.lag]
         if how == "none":
             return
         if how == "short":
@@ -133,7 +137,7 @@ class FakeDepth:
         """Say what decides the depth."""
         return {"extractor": "fake"}
 
-    def depth(self, clip: Path, *, max_frames: int | None = None) -> Iterator[Tensor]:
+    def depth(self, clip: Path, *, max_frames: int | None = None) -> DepthWindows:
         """Yield a window for each frame."""
         _note(self.log, clip, "depth")
         for frame in decode_frames(clip, max_frames=max_frames):

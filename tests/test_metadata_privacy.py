@@ -38,6 +38,7 @@ CHAPTER = "Jane blows out the candles"
 SOUND_TITLE = "Voice of Ansgar"
 PICTURE_TITLE = "Camera of Jane"
 EXIF_ARTIST = "Quimby the photographer"
+HOST = "workstation-of-ansgar.example"
 CAPTION = "Somebody in a mauve cardigan walks along a wall."
 
 
@@ -91,7 +92,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
             caption=CAPTION,
             source_sha256=file_sha256(folder / name),
             depth=people.depth,
-            meta={"source": name, "made_by": "Jane Quimby-Doe", "host": socket.gethostname()},
+            meta={"source": name, "made_by": "Jane Quimby-Doe", "host": HOST},
         )
     return folder
 
@@ -122,7 +123,9 @@ def secrets(clips: Path) -> dict[str, bytes]:
     found |= {"coordinates": b"48.8584", "a name": b"Quimby", "a first name": b"Ansgar", "date": b"2019-07-14"}
     found |= {"chapter": CHAPTER.encode(), "sound": SOUND_TITLE.encode(), "picture": PICTURE_TITLE.encode()}
     found |= {"EXIF": EXIF_ARTIST.encode(), "caption": b"mauve cardigan", "folder": clips.name.encode()}
-    found |= {"path": str(clips).encode(), "host": socket.gethostname().encode()}
+    found |= {"path": str(clips).encode(), "host": HOST.encode()}
+    if len(socket.gethostname()) >= 6:  # shorter ones are found by chance in compressed data
+        found |= {"this host": socket.gethostname().encode()}
     for clip in sorted(clips.glob("*.m*")):
         digest = file_sha256(clip)
         found |= {f"stem of {clip.name}": clip.stem.encode(), f"sha256 of {clip.name}": digest.encode()}

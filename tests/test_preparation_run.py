@@ -101,7 +101,8 @@ def test_nothing_written_names_a_clip_a_path_or_a_host(prepared: Path, clips: Pa
     published = [path for path in sorted(prepared.rglob("*")) if ".work" not in path.parts]
     everything = b"".join(path.read_bytes() for path in published if path.is_file())
     names = " ".join(path.name for path in published)
-    secrets = ["jane", "john", "walks along a wall", *map(str, (clips, prepared, arguments[1])), socket.gethostname()]
+    secrets = ["jane", "john", "walks along a wall", *map(str, (clips, prepared, arguments[1]))]
+    secrets += [socket.gethostname()] if len(socket.gethostname()) >= 6 else []  # shorter ones are found by chance
     assert [secret for secret in secrets if secret.encode() in everything or secret in names] == []
     digest = file_sha256(clips / "john-at-home.mkv")
     assert digest.encode() not in everything
