@@ -46,7 +46,7 @@ class SheetOptions:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Write the sheets."""
-    (options,) = parse_options(PROG, __doc__, [SheetOptions], args)
+    (options,) = parse_options(PROG, __doc__, [SheetOptions], args).values()
     with told_in_words(PROG):
         reader = ShardReader(options.dataset)
         vae = load_vae(options.pretrained, device=pick_device(options.device), revision=options.revision)
