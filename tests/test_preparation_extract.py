@@ -11,7 +11,7 @@ from moving_people import People, draw_people, write_people
 from data_prep import extract, run
 from regen_train.files import file_sha256
 from regen_train.preparation.ledger import LedgerRow, read_ledger
-from regen_train.shards import ShardReader, load_dataset
+from regen_train.shards import load_dataset
 from regen_train.signals import load_signals, write_signals
 from regen_train.signals import meta as metas
 from regen_train.video import write_video
