@@ -132,6 +132,13 @@ def test_an_interrupt_is_no_fault_of_a_clip(tmp_path: Path, monkeypatch: pytest.
         run(HERE, Doing(tmp_path), jobs_of("double 1"))
 
 
+def test_a_process_that_dies_costs_an_attempt(tmp_path: Path) -> None:
+    done = run(LocalEngine(num_workers=1, threads=1), Doing(tmp_path), jobs_of("die-once 7", "double 5"))
+    assert {task: found.attempts for task, found in done.items()} == {"die-once 7": 2, "double 5": 1}
+    assert [done[task].attempt.result for task in ("die-once 7", "double 5")] == [Processed(14), Processed(10)]
+
+
+@pytest.mark.slow
 def test_processes_survive_crashes_and_hangs(tmp_path: Path) -> None:
     tasks = (*FAULTS, "die 6", "die-once 7", "hang 8", "threads")
     done = run(LocalEngine(num_workers=2, threads=1, timeout=2.0), Doing(tmp_path), jobs_of(*tasks))
