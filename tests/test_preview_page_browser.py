@@ -35,12 +35,20 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawn = {"frames": (0, 14, 24), "ends": (2, 16, 25), "frame_size": (32, 48), "strips": strips, "span": (0, 24)}
     missing = Reason("mask_missing", "reject", (13, 14), {"people": 2.0}, "nobody is covered")
     doubt = Reason("detector_absent", "review", message="no second opinion")
-    failure = Reason("failed", "reject", message="moov atom not found")
+    failure = Reason("probe_failed", "reject", message="moov atom not found")
+    note = Reason("detector_absent", "note", message="nobody looked for faces")
     items = []
     for number in range(0, 2000, 4):
         keys = [f"key-{number + place:04d}" for place in range(4)]
         items += [
-            PageItem(keys[0], "accept", name=f"clip {number}.mp4", caption="A person walks.", **drawn),
+            PageItem(
+                keys[0],
+                "accept" if number else "released",
+                (note,),
+                name=f"clip {number}.mp4",
+                caption="A person walks.",
+                **drawn,
+            ),
             PageItem(keys[1], "review", (doubt,), name=EVIL, caption=EVIL, **drawn),
             PageItem(keys[2], "reject", (missing, doubt), name=f"clip {number}.mp4", **drawn),
             PageItem(keys[3], "failed", (failure,), name=f"broken {number}.mov"),
@@ -83,12 +91,16 @@ def test_all_of_two_thousand_windows_come_page_by_page(browser: Browser, page: P
     ("fragment", "count", "verdicts"),
     [
         ("verdict=reject", 500, {"reject"}),
-        ("reason=detector_absent", 1000, {"review", "reject"}),
+        ("reason=detector_absent", 1500, {"released", "accept", "review", "reject"}),
         ("reason=detector_absent&verdict=review", 500, {"review"}),
+        ("reason=detector_absent&severity=review", 1000, {"review", "reject"}),
+        ("severity=note", 500, {"released", "accept"}),
+        ("severity=fatal", 2000, {"released", "accept", "review", "reject", "failed"}),
+        ("verdict=released", 1, {"released"}),
         ("q=MOOV+atom", 500, {"failed"}),
         ("q=clip+1996", 2, {"accept", "reject"}),
         ("q=key-0006", 1, {"reject"}),
-        ("verdict=nonsense", 2000, {"accept", "review", "reject", "failed"}),
+        ("verdict=nonsense", 2000, {"released", "accept", "review", "reject", "failed"}),
     ],
 )
 def test_filters(browser: Browser, page: Path, fragment: str, count: int, verdicts: set[str]) -> None:
@@ -104,12 +116,30 @@ def test_nothing_found_is_said(browser: Browser, page: Path) -> None:
 
 def test_counts_and_reasons_are_told(browser: Browser, page: Path) -> None:
     browser.open(page, "q=key-0002")
-    counts = ["all 1", "✓ accept 0", "? review 0", "✕ reject 1", "! failed 0"]
+    counts = ["all 1", "✓ accept 0", "✓ released 0", "? review 0", "✕ reject 1", "! failed 0"]
     assert browser.run("[...document.querySelectorAll('#verdicts button')].map((b) => b.textContent)") == counts
     assert "reject mask_missing: nobody is covered (frames 13-14 · people 2)" in text_of(browser, "article")
     assert text_of(browser, ".numbers") == "0⚑ 1424"
     reasons = ["any", "detector_absent (1)", "mask_missing (1)"]
     assert browser.run("[...document.querySelectorAll('#reason option')].map((o) => o.textContent)") == reasons
+
+
+def test_each_filter_counts_what_the_others_leave(browser: Browser, page: Path) -> None:
+    browser.open(page, "reason=detector_absent")
+    options = "[...document.querySelectorAll('#{} option')].map((o) => o.textContent)"
+    assert browser.run(options.format("severity")) == ["any", "review (1000)", "note (500)"]
+    browser.open(page, "severity=reject&verdict=failed")
+    assert browser.run(options.format("reason")) == ["any", "probe_failed (500)"]
+    assert browser.run(options.format("severity")) == ["any", "reject (500)"]
+    browser.open(page, "severity=note&reason=mask_missing")
+    assert browser.run(options.format("reason")) == ["any", "detector_absent (500)", "mask_missing (0)"]
+    assert browser.run("document.querySelector('#reason').value") == "mask_missing"
+
+
+def test_notes_are_folded_away(browser: Browser, page: Path) -> None:
+    browser.open(page, "q=key-0004")
+    assert text_of(browser, "article summary") == "Notes: detector_absent"
+    assert browser.run("document.querySelectorAll('article details[open], article > .reasons').length") == 0
 
 
 def test_a_clip_with_an_evil_name_does_no_harm(browser: Browser, page: Path) -> None:

@@ -202,6 +202,14 @@ def test_where_the_run_hid_text_the_source_is_said_to_show_it_and_structhuman_is
     assert item.notes == ()
 
 
+def test_stand_in_depth_is_named(tmp_path: Path) -> None:
+    write_people(tmp_path / "clips", "clip", draw_people(), depth=False)
+    run = make_run(tmp_path / "clips", settings=replace(SETTINGS, standin_depth="vertical_gradient"))
+    (item,) = items_of_run(run, tmp_path / "page", Drawing())
+    assert "depth" in item.strips
+    assert item.notes == ("stand-in depth",)
+
+
 def undrawn_because(run: Run, page: Path) -> str:
     (item,) = items_of_run(run, page, Drawing())
     assert (item.strips, item.verdict, item.reasons[-1].check) == ({}, "accept", "undrawn")

@@ -105,7 +105,7 @@ def _with_strips(item: PageItem, shot: Shot, plan: ClipPlan, page: Path, drawing
     height = strip_height(plan.bucket.height, drawing.height)
     return replace(
         item,
-        notes=(*item.notes, *shot.notes),
+        notes=(*item.notes, *shot.notes, *([] if plan.has_depth or "depth" not in strips else ["stand-in depth"])),
         frames=shot.frames,
         ends=tuple(frame_end(shot.window, place) for place in shot.places),
         frame_size=(height, round(plan.bucket.width * height / plan.bucket.height)),

@@ -1,21 +1,19 @@
-"""What became of the clips and windows of the last run, from its record, the ledger and the work folder.
+"""What became of the clips and windows of the last run, from its record and the ledger.
 
 Shown are the windows of the last run that came to its end, and they alone: the record names the clips it saw and, for
 each, its rows in the ledger. Rows of older settings, of clips that were not there then, and of a run that was killed
 since belong to no page.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from regen_train.preparation.jobs import ClipResult, WindowResult
 from regen_train.preparation.ledger import LedgerRow, read_ledger
 from regen_train.preparation.preview.items import Reason, VerdictName, reasons_of_report
 from regen_train.preparation.probe import Probed
 from regen_train.preparation.record import RunClip, RunRecord
-from regen_train.preparation.work import WorkFolder, read_json
+from regen_train.preparation.work import WorkFolder
 
 _VERDICTS: Mapping[str, VerdictName] = {"ok": "accept", "review": "review", "rejected": "reject", "failed": "failed"}
 
@@ -74,10 +72,10 @@ def outcomes_of_run(work: WorkFolder, record: RunRecord) -> list[ClipOutcome]:
     """
     wanted = {key for clip in record.clips.values() for key in clip.rows.values()}
     rows = {row.key: row for row in read_ledger(work.path) if row.key in wanted}
-    return [_outcome(work, name, clip, rows) for name, clip in sorted(record.clips.items())]
+    return [_outcome(name, clip, rows) for name, clip in sorted(record.clips.items())]
 
 
-def _outcome(work: WorkFolder, name: str, clip: RunClip, rows: Mapping[str, LedgerRow]) -> ClipOutcome:
+def _outcome(name: str, clip: RunClip, rows: Mapping[str, LedgerRow]) -> ClipOutcome:
     found = {stage: rows[key] for stage, key in clip.rows.items() if key in rows}
     if clip.refused:
         failed = [row for row in found.values() if row.status == "failed"]
@@ -86,7 +84,7 @@ def _outcome(work: WorkFolder, name: str, clip: RunClip, rows: Mapping[str, Ledg
         lost = Reason("ledger_lost", message="the ledger has lost what became of it; run the same preparation again")
         return ClipOutcome(name, clip, refused=lost)
     result = ClipResult.parse(found["encode"].result)
-    windows = tuple(_window_outcome(work, window) for window in result.windows)
+    windows = tuple(_window_outcome(window) for window in result.windows)
     probed = Probed.parse(found["probe"].result)
     return ClipOutcome(name, clip, probed, windows, notes=(result.bucket, *result.notes))
 
@@ -100,23 +98,10 @@ def _refusal(reason: str, row: LedgerRow | None) -> Reason:
     return Reason(f"{row.stage}_failed", measured=measured, message=message)
 
 
-def _window_outcome(work: WorkFolder, window: WindowResult) -> WindowOutcome:
-    report = window.verdict or (_kept_report(work, window) if window.status == "ok" else {})
-    reasons = reasons_of_report(report)
-    if not report:
-        reasons = (Reason("report_lost", "note", message=window.reason or "the gate's report of it is lost"),)
+def _window_outcome(window: WindowResult) -> WindowOutcome:
+    report = window.verdict
     released = window.status == "ok" and report.get("verdict") == "review"
     verdict = "released" if released else _VERDICTS[window.status]
     notes = () if report.get("has_people", True) else ("nobody is seen",)
-    return WindowOutcome(
-        window.key, window.fingerprint, (window.first_frame, window.last_frame), verdict, reasons, notes
-    )
-
-
-def _kept_report(work: WorkFolder, window: WindowResult) -> dict[str, Any]:
-    """Return the report that the sample of an earlier run carries; empty if there is no such sample any more."""
-    entry = read_json(work.path / f"{window.key}.json") or {}
-    if entry.get("fingerprint") != window.fingerprint:
-        return {}
-    report: dict[str, Any] = json.loads(entry["info"]).get("guard", {})
-    return report
+    span = window.first_frame, window.last_frame
+    return WindowOutcome(window.key, window.fingerprint, span, verdict, reasons_of_report(report), notes)

@@ -127,10 +127,19 @@ function renderItem(item) {
     make("span", { class: "notes" }, [item.span && `frames ${item.span}`, ...item.notes].filter(Boolean).join(" · ")));
   const card = make("article", { class: item.verdict, tabindex: "-1", "aria-labelledby": id, "data-key": item.key },
     title);
-  if (item.reasons.length) card.append(make("ul", { class: "reasons" }, ...item.reasons.map(renderReason)));
+  card.append(...renderReasons(item.reasons));
   if (item.caption) card.append(make("details", { class: "caption" }, make("summary", {}, `Caption: ${item.caption}`)));
   if (item.frames.length) card.append(renderStrips(item));
   return card;
+}
+
+function renderReasons(reasons) { // what decides nothing is folded away
+  const listOf = (some) => make("ul", { class: "reasons" }, ...some.map(renderReason));
+  const notes = reasons.filter((reason) => reason.severity === "note");
+  const grave = reasons.filter((reason) => reason.severity !== "note");
+  const names = [...new Set(notes.map((reason) => reason.check))].join(", ");
+  const folded = make("details", { class: "caption" }, make("summary", {}, `Notes: ${names}`), listOf(notes));
+  return [...(grave.length ? [listOf(grave)] : []), ...(notes.length ? [folded] : [])];
 }
 
 function renderReason(reason) {

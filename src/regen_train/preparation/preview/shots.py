@@ -116,8 +116,8 @@ def plan_shot(
 def draw_shots(record: RunRecord, plan: ClipPlan, shots: Sequence[Shot], drawing: Drawing) -> str:
     """Draw windows of a clip; return why one could not be drawn, or nothing.
 
-    Only the frames that are shown are composed, which takes a tenth of the time of all; so depth has the gray scale of
-    these frames, which may be a little wider in the sample.
+    Only the frames that are shown are composed, to save time; so depth has the gray scale of these frames, which may be
+    a little wider in the sample.
     """
     has_depth = plan.has_depth or record.settings.standin_depth is not None
     conditions = _conditions(record, drawing, has_depth=has_depth)
