@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import UInt8
@@ -136,15 +137,20 @@ def decode_timed(path: str | Path, *, max_frames: int | None = None) -> Iterator
 
 def _to_rgb(frame: Any, reformatter: Any, path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
     colour = read_colour(frame, str(path))
-    picture = reformatter.reformat(
-        frame,
-        format="rgb24",
-        src_colorspace=colour.matrix,
-        src_color_range=colour.value_range,
-        dst_color_range=_FULL_RANGE,
-        interpolation=_CHROMA_QUALITY,
-    )
-    return np.asarray(picture.to_ndarray())
+    try:
+        picture = reformatter.reformat(
+            frame,
+            format="rgb24",
+            src_colorspace=colour.matrix,
+            src_color_range=colour.value_range,
+            dst_color_range=_FULL_RANGE,
+            interpolation=_CHROMA_QUALITY,
+        )
+        return np.asarray(picture.to_ndarray())
+    except av.error.FFmpegError as error:
+        raise ValueError(
+            f"{path} has frames of {frame.format.name} that FFmpeg cannot turn into RGB: {error.strerror}; re-encode it"
+        ) from error
 
 
 def count_frames(path: str | Path, *, at_most: int | None = None) -> int:
