@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float32, Int64
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 FILE = "pose.safetensors"
@@ -161,7 +161,8 @@ def write_poses(path: Path, poses: Poses) -> None:
     tensors = {"keypoints": poses.keypoints.float(), "scores": poses.scores.float()}
     if poses.track is not None:
         tensors["track"] = poses.track.long()
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    # Not by safetensors' own writer: on a full disk its error is no OSError.
+    path.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
 def _header_faults(file: Any) -> list[str]:
