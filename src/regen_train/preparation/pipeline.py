@@ -26,7 +26,7 @@ from regen_train.preparation.ledger import FaultKind, Ledger, LedgerRow
 from regen_train.preparation.pack import Manifest, write_manifest
 from regen_train.preparation.probe import Probed, ProbeSettings, ProbeStage, probe_key
 from regen_train.preparation.progress import StageProgress
-from regen_train.preparation.report import PreparationReport
+from regen_train.preparation.report import PreparationReport, reason_of
 from regen_train.preparation.shard import Shard
 from regen_train.preparation.survey import find_clips
 from regen_train.schema import Bucket
@@ -97,7 +97,7 @@ class Pipeline:
         for clip in unique:
             outcome = outcomes[keys[clip]]
             if outcome.status != "ok":
-                self.report.refuse(clip.name, outcome.reason)
+                self.report.refuse(clip.name, reason_of(outcome))
                 continue
             probed = Probed.parse(outcome.result)
             twin = seen.setdefault(probed.sha256, clip)
@@ -221,7 +221,7 @@ class Pipeline:
             if outcome.status == "ok":
                 left.append(state)
             else:
-                self.report.refuse(state.path.name, outcome.reason)
+                self.report.refuse(state.path.name, reason_of(outcome))
         return left
 
     def _find_brought(self, states: Iterable[ClipState], extracted: Collection[Kind]) -> dict[Path, Brought]:

@@ -87,6 +87,14 @@ def format_verdicts(verdicts: list[Verdict]) -> str:
     return "\n".join([f"{'clip':{wide[0]}}  {'verdict':{wide[1]}}  reason", *lines])
 
 
+def reason_of(outcome: LedgerRow) -> str:
+    """Return why a clip failed; if that may not be its own fault, also how to have it tried again."""
+    if outcome.fault in {"", "input"}:
+        return outcome.reason
+    tried = count_of(outcome.attempts, "time")
+    return f"{outcome.reason} (tried {tried}; --max_attempts {outcome.attempts + 1} tries again)"
+
+
 def count_of(number: int, noun: str) -> str:
     """Return ``1 sample`` or ``2 samples``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
