@@ -43,7 +43,8 @@ def judge(masks: list[np.ndarray], people: list[list[np.ndarray]], **changes: fl
         keypoints = np.full((slots, 133, 2), np.nan, np.float32)
         for slot, one in enumerate(points):
             keypoints[slot] = one
-        evidence.add(FrameSignals(number, mask, mask, 4.0, keypoints, np.stack([sure(k) for k in keypoints])))
+        scores = np.array([sure(points) for points in keypoints], np.float32).reshape(slots, 133)
+        evidence.add(FrameSignals(number, mask, mask, 4.0, keypoints, scores))
     return {finding.check: finding for finding in evidence.judge(0, len(masks) - 1)}
 
 

@@ -70,8 +70,23 @@ def compare_masks(first: int, before: Mask, second: int, after: Mask, settings: 
     if size < settings.vanish_area * old.mask.size:
         return Change(0.0, ())
     churn = (int((lost & inner).sum()) + int((gained & inner).sum())) / size
+    if churn >= settings.jitter:
+        churn = min(churn, _churn_in_step(old, new, inner, settings))
     vanished = [*_missing(old, lost, second, inner, settings), *_missing(new, gained, first, inner, settings)]
     return Change(churn, tuple(vanished))
+
+
+def _churn_in_step(old: _Still, new: _Still, inner: Mask, settings: GuardSettings) -> float:
+    """Return the churn if people had moved as the centre of their masks has: a fast walk is no jitter."""
+    centres = [np.argwhere(still.mask).mean(0) if still.mask.any() else None for still in (old, new)]
+    if centres[0] is None or centres[1] is None:
+        return np.inf
+    down, right = (round(float(value)) for value in centres[0] - centres[1])
+    matrix = np.array([[1, 0, right], [0, 1, down]], np.float32)
+    moved = cv2.warpAffine(new.mask.astype(np.uint8), matrix, new.mask.shape[::-1], flags=cv2.INTER_NEAREST) > 0
+    near = _still(new.frame, moved, settings).near
+    changed = ((old.mask & ~near) | (moved & ~old.near)) & inner
+    return float(changed.sum()) / max(int(old.mask.sum()), int(moved.sum()), 1)
 
 
 def _missing(there: _Still, gone: Mask, frame: int, inner: Mask, settings: GuardSettings) -> list[Vanishing]:

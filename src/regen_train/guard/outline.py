@@ -27,6 +27,12 @@ _MIN_OUTLINE = 60
 _LAGS = (-8, -4, -2, -1, 1, 2, 4, 8)
 """Frames of the window by which masks may be played early or late."""
 
+_BUSY = 1.3
+"""Edge strength inside masks against that around them, from which on they surely hold something."""
+
+_NO_EDGE = 0.3
+"""Of a picture's mean edge strength."""
+
 _MIN_LAGGED = 3
 """Frames that must be left to compare."""
 
@@ -70,47 +76,54 @@ class OutlineEvidence:
                 it leaves nobody open.
         """
         count = len(self._stills)
-        chosen = np.unique(np.linspace(0, count - 1, min(count, self._settings.outline_frames)).round().astype(int))
-        stills = [self._stills[i] for i in chosen if len(self._stills[i].outline) >= _MIN_OUTLINE]
+        spread = np.linspace(0, count - 1, min(count, self._settings.outline_frames)).round()
+        chosen = sorted({int(place) for place in spread})
+        stills = [self._stills[i] for i in chosen if self._tells(i)]
         if not stills:
             return []
         unit = max(1.0, min(stills[0].mask.shape) / _UNITS)
         found = [self._moved(stills, unit, dilation), self._eroded(stills, unit, dilation), self._late(chosen)]
         return [finding for finding in found if finding is not None]
 
-    def _moved(self, stills: list[_Still], unit: float, dilation: int | float) -> Finding | None:
+    def _moved(self, stills: list[_Still], unit: float, dilation: float) -> Finding | None:
         steps = np.arange(-_STEPS, _STEPS + 1)
         shifts = [(round(y * unit), round(x * unit)) for y in steps for x in steps]
         strengths = np.array([_mean_strength(stills, shift) for shift in shifts])
-        at_rest, best = strengths[shifts.index((0, 0))], int(strengths.argmax())
-        fit = at_rest / max(float(strengths.mean()), 1e-9)
+        short = min(stills[0].mask.shape)
+        # Anywhere within dilation is as good as on the outline: there people are covered all the same.
+        reach = range(round(dilation * short) + 1)
+        at_rest = max(strengths[shifts.index((0, 0))], *(_mean_at_offset(stills, offset) for offset in reach))
+        best = int(strengths.argmax())
+        fit, gain = at_rest / max(float(strengths.mean()), 1e-9), strengths[best] / max(at_rest, 1e-9)
         moved = shifts[best]
-        share = float(np.hypot(*moved)) / min(stills[0].mask.shape)
-        gain = float(strengths[best] / max(at_rest, 1e-9))
-        measured = {"gain": gain, "right": moved[1], "down": moved[0], "fit": float(fit)}
-        if gain >= self._settings.outline_gain and share > dilation:
+        measured = {"gain": float(gain), "right": moved[1], "down": moved[0], "fit": float(fit)}
+        if gain >= self._settings.outline_gain and float(np.hypot(*moved)) / short > dilation:
             message = "the masks fit the picture better elsewhere: they are moved"
             severity: Severity = "reject" if gain >= self._settings.outline_sure else "review"
             return Finding("outline_moved", severity, message, self._span(), measured)
-        if fit < self._settings.outline_fit:
+        # A region that is far busier than what is around it is something, though its outline is no edge.
+        if fit < self._settings.outline_fit and _busyness(stills) < _BUSY:
             message = "the masks' outlines follow nothing in the picture: they may be another clip's"
             return Finding("outline_fits_nothing", "review", message, self._span(), measured)
         return None
 
-    def _eroded(self, stills: list[_Still], unit: float, dilation: int | float) -> Finding | None:
-        offsets = [round(step * unit) for step in range(-2, _STEPS + 1)]
+    def _eroded(self, stills: list[_Still], unit: float, dilation: float) -> Finding | None:
+        step = max(1.0, unit / 2)
+        offsets = [round(number * step) for number in range(-2, 2 * _STEPS + 1)]
         strengths = np.array([_mean_at_offset(stills, offset) for offset in offsets])
         best = int(strengths.argmax())
-        share = offsets[best] / min(stills[0].mask.shape)
-        gain = float(strengths[best] / max(strengths[offsets.index(0)], 1e-9))
-        if share <= dilation or gain < self._settings.outline_gain:
+        short = min(stills[0].mask.shape)
+        within = [
+            strength for offset, strength in zip(offsets, strengths, strict=True) if 0 <= offset <= dilation * short
+        ]
+        gain = float(strengths[best] / max(*within, 1e-9))
+        if offsets[best] <= dilation * short + step or gain < self._settings.outline_gain:
             return None
         message = "the masks are too small: people's outlines lie farther out than dilation reaches"
-        return Finding(
-            "outline_outside", "review", message, self._span(), {"gain": gain, "pixels_of_480": offsets[best]}
-        )
+        measured = {"gain": gain, "pixels_of_480": offsets[best]}
+        return Finding("outline_outside", "review", message, self._span(), measured)
 
-    def _late(self, chosen: NDArray[np.int64]) -> Finding | None:
+    def _late(self, chosen: list[int]) -> Finding | None:
         gains = {lag: self._gain_at(chosen, lag) for lag in _LAGS}
         lag = max(gains, key=lambda key: gains[key])
         gain = gains[lag]
@@ -119,13 +132,18 @@ class OutlineEvidence:
         message = "the masks fit the picture better at another time: they are played early or late"
         return Finding("outline_late", "review", message, self._span(), {"gain": gain, "sampled_frames": float(lag)})
 
-    def _gain_at(self, chosen: NDArray[np.int64], lag: int) -> float:
-        places = [i for i in chosen if 0 <= i + lag < len(self._stills)]
+    def _gain_at(self, chosen: list[int], lag: int) -> float:
+        places = [i for i in chosen if 0 <= i + lag < len(self._stills) and self._tells(i) and self._tells(i + lag)]
         if len(places) < _MIN_LAGGED:
             return 0.0
         stills = [self._stills[i] for i in places]
         lagged = [replace(self._stills[i], outline=self._stills[i + lag].outline) for i in places]
-        return _mean_strength(lagged, (0, 0)) / max(_mean_strength(stills, (0, 0)), 1e-9)
+        now = _mean_strength(stills, (0, 0))
+        # Outlines that lie where there is no edge at all are the other checks' matter.
+        return _mean_strength(lagged, (0, 0)) / now if now > _NO_EDGE else 0.0
+
+    def _tells(self, place: int) -> bool:
+        return len(self._stills[place].outline) >= _MIN_OUTLINE
 
     def _span(self) -> tuple[int, ...]:
         return tuple(sorted(set(self._frames)))
@@ -173,3 +191,15 @@ def _mean_at_offset(stills: list[_Still], offset: int) -> float:
         total += float(still.edges[ring].sum())
         count += int(ring.sum())
     return total / max(count, 1)
+
+
+def _busyness(stills: list[_Still]) -> float:
+    """Return the mean edge strength inside masks over that in a ring around them, an eighth of the short side wide."""
+    inside, outside = list[float](), list[float]()
+    for still in stills:
+        distance = cv2.distanceTransform((~still.mask).astype(np.uint8), cv2.DIST_L2, 5)
+        ring = (distance > 0) & (distance <= min(still.mask.shape) / 8)
+        if still.mask.any() and ring.any():
+            inside.append(float(still.edges[still.mask].mean()))
+            outside.append(float(still.edges[ring].mean()))
+    return sum(inside) / max(sum(outside), 1e-9)
