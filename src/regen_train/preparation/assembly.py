@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from regen_train.files import whole_file, write_atomically
-from regen_train.preparation.extract import FILES, ExtractJob, Kind, read_record, record_path
+from regen_train.preparation.extract import FILES, ExtractJob, Kind, read_record, record_path, remove_leftovers
 from regen_train.signals import meta as metas
 
 
@@ -76,6 +76,7 @@ def assemble(job: ExtractJob, brought: Brought, extracted: Collection[Kind]) -> 
             f"{', '.join(missing)}: not in {brought.folder}, and nothing was named to make it; bring it, or name an "
             "extractor (--masks, --poses, --captions)"
         )
+    remove_leftovers(job.folder)
     stated: dict[str, Any] = {"source_sha256": job.sha256, "num_frames": job.max_frames}
     for kind, name in FILES.items():
         if kind in extracted:

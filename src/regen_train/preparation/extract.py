@@ -112,6 +112,7 @@ class ExtractStage:
         if not holds_signal(job.folder, self.kind, key):
             with storing(path):
                 job.folder.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(job.folder)
                 record.unlink(missing_ok=True)
             with storing(path, also_reads=True):
                 count = _WRITERS[self.kind](path, self.source, job)
@@ -184,6 +185,12 @@ _WRITERS: Mapping[Kind, Any] = {
     "depth": _write_depth,
     "caption": _write_caption,
 }
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed worker left half written in a clip's folder, at which nobody else is at work."""
+    for path in folder.glob(".*.tmp*"):
+        path.unlink(missing_ok=True)
 
 
 def record_path(folder: Path, kind: Kind) -> Path:

@@ -55,7 +55,7 @@ class WorkFolder:
         with contextlib.ExitStack() as locks:
             _lock(locks, self.path / "lock", fcntl.LOCK_EX if part is None else fcntl.LOCK_SH)
             if part is None:
-                for leftover in self.path.glob(_LEFTOVERS):
+                for leftover in (*self.path.glob(_LEFTOVERS), *self.path.glob(f"*/{_LEFTOVERS}")):
                     leftover.unlink()
             else:
                 # Others write here too: what they have half written is not to be touched.
