@@ -67,7 +67,7 @@ class EncodeStage:
         stated = {"conditions": list(conditions), "composition_version": COMPOSITION_VERSION}
         # Thresholds decide what passes, mending what a sample holds; a sample answers for both.
         self.stated = settings.sample_dict() | stated | {"guard": gate.settings.to_dict()}
-        self.identity = {
+        self.identity: dict[str, Any] = {
             "encoder": dict(encoders.fingerprint),
             "settings": self.stated,
             "gate": gate.identity(),

@@ -21,6 +21,8 @@ _PARTS = "manifest-*-of-*.json"
 _RECEIPT_NAME = "packed.json"
 _BUILD_FOLDER = ".packing"
 _SHARDS = "shard-*.tar"
+_SHARED = ("encoder", "settings", "geometry", "gate", "salt")
+"""What the shards of a job array must agree in."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Manifest:
         encoder: What encoded the samples.
         settings: How they were prepared.
         geometry: How the encoder folds pixels.
+        gate: What judged them, as a hash.
+        salt: What their keys were made with, as a hash.
     """
 
     samples: Mapping[str, str]
@@ -40,6 +44,8 @@ class Manifest:
     encoder: Mapping[str, Any]
     settings: Mapping[str, Any]
     geometry: Geometry
+    gate: str = ""
+    salt: str = ""
 
 
 def write_manifest(work: WorkFolder, manifest: Manifest, shard: Shard | None = None) -> None:
@@ -89,15 +95,20 @@ def _read_one(path: Path) -> Manifest:
 
 
 def _merge(parts: Sequence[Manifest]) -> Manifest:
-    first = parts[0]
+    first, holders = parts[0], dict[str, int]()
     for number, part in enumerate(parts):
-        differing = [
-            name for name in ("encoder", "settings", "geometry") if getattr(part, name) != getattr(first, name)
-        ]
+        differing = [name for name in _SHARED if getattr(part, name) != getattr(first, name)]
         if differing:
             raise ValueError(
                 f"shard {number} was prepared with another {' and '.join(differing)} than shard 0; prepare it again"
             )
+        for key, fingerprint in part.samples.items():
+            twin = holders.setdefault(key, number)
+            if parts[twin].samples[key] != fingerprint:
+                raise ValueError(
+                    f"shards {twin} and {number} hold the same clip with different signals; remove one of the files, "
+                    f"and prepare both shards again (key {key})"
+                )
     samples = {key: value for part in parts for key, value in part.samples.items()}
     constants = {key: value for part in parts for key, value in part.constants.items()}
     return replace(first, samples=samples, constants=constants)

@@ -159,7 +159,15 @@ class Pipeline:
             buckets |= {result.bucket} if passed else set()
         constants = {b: constants_fingerprint(stage.choice.fingerprint, Bucket.parse(b)) for b in sorted(buckets)}
         encoder, geometry = dict(stage.choice.fingerprint), stage.choice.geometry
-        manifest = Manifest(samples, constants, encoder, stage.stated, geometry)
+        manifest = Manifest(
+            samples,
+            constants,
+            encoder,
+            stage.stated,
+            geometry,
+            gate=fingerprint_of(stage.identity["gate"]),
+            salt=stage.identity["salt"],
+        )
         if samples or self.shard is not None:
             write_manifest(stage.work, manifest, self.shard)
         return manifest
