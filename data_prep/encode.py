@@ -9,7 +9,8 @@ Running it again encodes only what is missing or was made with other settings.
 import sys
 from collections.abc import Sequence
 
-from regen_train.preparation.command import ENCODING, STAGES, Preparation, parse_options, told_in_words
+from regen_train.preparation.command import Preparation
+from regen_train.preparation.command_line import ENCODING, STAGES, parse_options, told_in_words
 from regen_train.preparation.options import EngineOptions, SourceOptions
 
 PROG = "python -m data_prep.encode"

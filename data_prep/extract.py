@@ -10,7 +10,8 @@ form that anyone could bring. Running it again makes only what is missing or was
 import sys
 from collections.abc import Sequence
 
-from regen_train.preparation.command import STAGES, Preparation, parse_options, told_in_words
+from regen_train.preparation.command import Preparation
+from regen_train.preparation.command_line import STAGES, parse_options, told_in_words
 from regen_train.preparation.options import EngineOptions, SourceOptions
 
 PROG = "python -m data_prep.extract"

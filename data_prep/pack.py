@@ -9,7 +9,8 @@ give the same bytes.
 import sys
 from collections.abc import Sequence
 
-from regen_train.preparation.command import pack_with, parse_options, told_in_words
+from regen_train.preparation.command import pack_with
+from regen_train.preparation.command_line import parse_options, told_in_words
 from regen_train.preparation.options import PackOptions
 
 PROG = "python -m data_prep.pack"

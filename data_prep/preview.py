@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regen_train.preparation.command import parse_options, told_in_words
+from regen_train.preparation.command_line import parse_options, told_in_words
 from regen_train.preparation.preview import Drawing, Run, check_page_folder, items_of_run, outcomes_of_run, write_page
 from regen_train.preparation.preview.items import VERDICTS
 from regen_train.preparation.record import RunRecord, read_run_record

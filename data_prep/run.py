@@ -10,7 +10,8 @@ killed run, run again, goes on where it was and gives the same bytes; a changed 
 import sys
 from collections.abc import Sequence
 
-from regen_train.preparation.command import ENCODING, STAGES, Preparation, pack_with, parse_options, told_in_words
+from regen_train.preparation.command import Preparation, pack_with
+from regen_train.preparation.command_line import ENCODING, STAGES, parse_options, told_in_words
 from regen_train.preparation.options import EngineOptions, PackOptions, SourceOptions
 
 PROG = "python -m data_prep.run"

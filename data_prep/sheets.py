@@ -12,7 +12,7 @@ from pathlib import Path
 
 from regen_train.draws import permutation
 from regen_train.encoders import load_vae
-from regen_train.preparation.command import parse_options, pick_device, told_in_words
+from regen_train.preparation.command_line import parse_options, pick_device, told_in_words
 from regen_train.preparation.preview import check_vae, contact_sheet, write_sheet
 from regen_train.shards import ShardReader
 

@@ -34,7 +34,8 @@ class People:
 def draw_people(*, seed: int = 0, num_frames: int = 20, height: int = 48, width: int = 64) -> People:
     """Draw a textured, bright person who walks to and fro before a softly textured, dark wall."""
     generator = torch.Generator().manual_seed(seed)
-    soft = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 5, generator=generator), (height, width), mode="bilinear")
+    coarse = torch.rand(1, 3, 4, 5, generator=generator)
+    soft = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
     wall = (20 + 80 * soft[0]).to(torch.uint8).permute(1, 2, 0).contiguous()
     frames = wall.repeat(num_frames, 1, 1, 1)
     mask = torch.zeros(num_frames, height, width, dtype=torch.uint8)

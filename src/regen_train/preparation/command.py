@@ -1,17 +1,10 @@
-"""What the scripts of data_prep share: their options, the stages behind them, and the report at the end."""
+"""What the scripts of data_prep share: the stages behind them, and the report at the end."""
 
 import contextlib
-import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-from jsonargparse import ArgumentParser
-
-from regen_train import detectors as detector_classes
-from regen_train import signals as signal_classes
-from regen_train.console import shown_log
 from regen_train.encoders import load_encoders
 from regen_train.guard import GuardSettings
 from regen_train.preparation.encode_stage import EncodeStage
@@ -34,70 +27,10 @@ from regen_train.preparation.probe import ProbeSettings
 from regen_train.preparation.quarantine import LIST_NAME, Quarantine
 from regen_train.preparation.record import record_run, write_run_record
 from regen_train.preparation.report import PreparationReport, count_of
+from regen_train.preparation.runner import StageRunner
 from regen_train.preparation.salt import load_salt
 from regen_train.preparation.settings import DEPTH_CONDITIONS, DatasetSettings
 from regen_train.shards.dataset import INFO_NAME
-
-CLASS_PATHS = {name: f"{room.__name__}.{name}" for room in (signal_classes, detector_classes) for name in room.__all__}
-"""What --masks, --people and so on may be called without naming a module."""
-
-GROUPS: dict[type, str] = {GuardSettings: "guard", RayOptions: "ray"}
-"""Options that are a group of their own, such as ``--guard.when_absent``; all others stand by themselves."""
-
-STAGES = (SourceOptions, EngineOptions, RayOptions, ProbeSettings, Extractors)
-ENCODING = (ModelOptions, SecondOpinions, GuardSettings, DatasetSettings)
-
-
-def parse_options(prog: str, description: str, kinds: Sequence[type], args: Sequence[str] | None) -> dict[type, Any]:
-    """Return one instance of each dataclass in ``kinds``, from flags and ``--config`` files; exits on wrong input.
-
-    Args:
-        prog: The command's name.
-        description: What it does.
-        kinds: Dataclasses whose fields become flags; a field of two of them is one flag.
-        args: The command line; None takes the process's own.
-    """
-    parser = ArgumentParser(prog=prog, description=description)
-    parser.add_argument("--config", action="config", help="YAML file with any of these options.")
-    if SourceOptions in kinds:
-        parser.add_argument(
-            "--resume", action="store_true", help="Accepted for clarity: a run always does only what is missing."
-        )
-        parser.add_argument(
-            "--review",
-            action="store_true",
-            help="Put doubtful windows aside in WORK/quarantine, with pictures and a list in which you release them.",
-        )
-    taken: set[str] = {"review"}
-    for kind in kinds:
-        group = GROUPS.get(kind)
-        parser.add_class_arguments(kind, group, skip=set() if group else taken)
-        taken |= set() if group else {field.name for field in dataclasses.fields(kind)}
-    config = parser.parse_args(_with_paths(sys.argv[1:] if args is None else args))
-    try:
-        built = parser.instantiate(config)
-        return {kind: _instance(kind, built) for kind in kinds}
-    except ValueError as error:
-        parser.error(str(error))
-        raise  # not reached: the line above exits
-
-
-def _with_paths(args: Sequence[str]) -> list[str]:
-    """Write out the names of our own classes: jsonargparse finds subclasses by name, and these follow a protocol."""
-    flags = {field.name for kind in (Extractors, SecondOpinions) for field in dataclasses.fields(kind)}
-    written: list[str] = []
-    for word in args:
-        flag, equals, value = word.rpartition("=")
-        flag = flag if equals else written[-1] if written else ""
-        names_class = flag.startswith("--") and flag.removeprefix("--").split(".")[-1] in flags
-        written.append(flag * bool(equals) + equals + CLASS_PATHS.get(value, value) if names_class else word)
-    return written
-
-
-def _instance(kind: type, built: Any) -> Any:
-    if kind in GROUPS:
-        return built[GROUPS[kind]]
-    return kind(**{field.name: built[field.name] for field in dataclasses.fields(kind)})
 
 
 class Preparation:
@@ -148,10 +81,12 @@ class Preparation:
                 clips=self.source.clips,
                 brought=self.source.brought_folder,
                 extracted=self.source.extracted_folder,
-                ledger=ledger,
-                engine=make_engine(self.workers, self.options[RayOptions]),
+                runner=StageRunner(
+                    ledger=ledger,
+                    engine=make_engine(self.workers, self.options[RayOptions]),
+                    max_attempts=self.workers.max_attempts,
+                ),
                 shard=self.workers.part,
-                max_attempts=self.workers.max_attempts,
             )
 
     def _ledger(self) -> Ledger:
@@ -198,7 +133,7 @@ class Preparation:
             self.options[ProbeSettings],
             signals,
             [state.path.name for state in states],
-            rows=pipeline.rows,
+            rows=pipeline.runner.rows,
             verdicts=pipeline.report.verdicts,
         )
         write_run_record(self.source.work_folder, record, self.workers.part)
@@ -267,24 +202,3 @@ def pack_with(options: PackOptions) -> None:
     samples, shards = count_of(info.num_samples, "sample"), count_of(len(info.shards), "shard")
     print(f"{options.output}: {samples} ({buckets}) in {shards}")
     print(f"conditions {', '.join(info.conditions)}; fingerprint {info.fingerprint}")
-
-
-def pick_device(device: str) -> str:
-    """Return the device that ``auto`` stands for, or the device named."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@contextlib.contextmanager
-def told_in_words(prog: str) -> Iterator[None]:
-    """Show progress, and end without a traceback: wrong input with its message and code 2, Ctrl-C with code 130."""
-    try:
-        with shown_log():
-            yield
-    except (ValueError, OSError) as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted; run the same command again to go on", file=sys.stderr)
-        raise SystemExit(130) from None  # as a shell counts it: 128 and the number of SIGINT

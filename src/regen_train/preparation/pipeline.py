@@ -1,16 +1,13 @@
 """All stages of a preparation, one after another over all clips, each worker holding one stage's models."""
 
-import json
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from regen_train.preparation.assembly import Brought, assemble, find_brought
 from regen_train.preparation.encode_stage import EncodeStage, constants_fingerprint
-from regen_train.preparation.engines import Engine, Fault, Finished, Job, Stage
 from regen_train.preparation.extract import (
     FILES,
     ExtractJob,
@@ -22,18 +19,15 @@ from regen_train.preparation.extract import (
 )
 from regen_train.preparation.jobs import ClipResult, EncodeJob
 from regen_train.preparation.keys import clip_key, constants_name, signal_files
-from regen_train.preparation.ledger import FaultKind, Ledger, LedgerRow
+from regen_train.preparation.ledger import LedgerRow
 from regen_train.preparation.pack import Manifest, write_manifest
 from regen_train.preparation.probe import Probed, ProbeSettings, ProbeStage, probe_key
-from regen_train.preparation.progress import StageProgress
 from regen_train.preparation.report import PreparationReport, reason_of
+from regen_train.preparation.runner import StageRunner
 from regen_train.preparation.shard import Shard
 from regen_train.preparation.survey import find_clips
 from regen_train.schema import Bucket
 from regen_train.shards import fingerprint_of
-
-_FAULTS: Mapping[str, FaultKind] = {"input": "input", "error": "error", "crash": "crash", "timeout": "timeout"}
-"""Faults that a ledger keeps; the others end the run."""
 
 
 @dataclass(frozen=True)
@@ -59,23 +53,20 @@ class Pipeline:
         clips: Folder of video files.
         brought: Folder of signals that are only read.
         extracted: Folder of signals that are made.
-        ledger: Where outcomes are kept.
-        engine: What does the work.
+        runner: Runs a stage over clips.
         shard: The part of the clips to work on; None for all.
-        max_attempts: How often a clip is tried on which a worker died or failed unforeseen.
-        report: What was done, for the person at the screen.
-        rows: Clip to the key of its row in the ledger, by stage.
     """
 
     clips: Path
     brought: Path
     extracted: Path
-    ledger: Ledger
-    engine: Engine
+    runner: StageRunner
     shard: Shard | None = None
-    max_attempts: int = 2
-    report: PreparationReport = field(default_factory=PreparationReport)
-    rows: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def report(self) -> PreparationReport:
+        """What was done, for the person at the screen."""
+        return self.runner.report
 
     def probe(self, settings: ProbeSettings) -> list[ClipState]:
         """Look at every video file; files that are no fit videos, twins and namesakes fall out with their reason.
@@ -92,7 +83,7 @@ class Pipeline:
                 clip.name, f"shares its name {clip.stem!r} with another clip, and so its signals; rename it"
             )
         keys = {clip: probe_key(clip, settings) for clip in unique}
-        outcomes = self._run(ProbeStage(settings), [(keys[clip], clip.name, "", clip) for clip in unique])
+        outcomes = self.runner.run(ProbeStage(settings), [(keys[clip], clip.name, "", clip) for clip in unique])
         states, seen = [], dict[str, Path]()
         for clip in unique:
             outcome = outcomes[keys[clip]]
@@ -121,7 +112,7 @@ class Pipeline:
                 job = self._extract_job(state, brought[state.path])
                 jobs[state.path] = replace(job, files=files_read(kind, source, state.path))
             keys = {path: stage.key(job) for path, job in jobs.items()}
-            outcomes = self._run(
+            outcomes = self.runner.run(
                 stage,
                 [(keys[s.path], s.path.name, s.probed.sha256, jobs[s.path]) for s in left],
                 is_there=partial(_signal_is_there, kind),
@@ -141,7 +132,7 @@ class Pipeline:
             jobs[state.path] = EncodeJob(state.path, state.signals, state.probed, mine)
         identity = fingerprint_of(stage.identity)
         keys = {path: _encode_key(job, identity, stage.settings.to_dict()) for path, job in jobs.items()}
-        outcomes = self._run(
+        outcomes = self.runner.run(
             stage,
             [(keys[s.path], s.path.name, s.probed.sha256, jobs[s.path]) for s in states],
             is_there=partial(_all_held, stage),
@@ -184,43 +175,6 @@ class Pipeline:
             for name, folder in folders.items()
             if (suffices or folder.is_dir()) and not (folder / FILES["depth"]).is_file()
         )
-
-    def _run(
-        self,
-        stage: Stage,
-        jobs: Sequence[tuple[str, str, str, Any]],
-        is_there: Callable[[LedgerRow, Any], bool] = lambda outcome, job: True,
-    ) -> dict[str, LedgerRow]:
-        """Do the jobs, each a key, a clip's name and checksum, and the job itself, that the ledger does not answer."""
-        for key, clip, *_ in jobs:  # the ledger may know the same file under an older name
-            self.rows.setdefault(clip, {})[stage.name] = key
-        known = self.ledger.find([key for key, *_ in jobs])
-        by_key = {key: job for key, _, _, job in jobs}
-        kept = {
-            key: outcome
-            for key, outcome in known.items()
-            if (outcome.status == "ok" and is_there(outcome, by_key[key]))
-            or (outcome.status == "failed" and not self._is_worth_another_try(outcome))
-        }
-        todo = [job for job in jobs if job[0] not in kept]
-        if not todo:
-            return kept
-        with StageProgress(stage.name, len(todo)) as progress:
-            tasks = [
-                Job(key, clip, sha256, task, attempts=known[key].attempts if _has_failed(known, key) else 0)
-                for key, clip, sha256, task in todo
-            ]
-            for finished in self.engine.run(stage, tasks, max_attempts=self.max_attempts):
-                outcome = _outcome(stage.name, finished)
-                self.ledger.record([outcome, *_window_outcomes(outcome)])
-                self.report.note(outcome)
-                progress.update(outcome)
-                kept[outcome.key] = outcome
-        return kept
-
-    def _is_worth_another_try(self, outcome: LedgerRow) -> bool:
-        """A fault of the clip stays one; a worker that died may not die again."""
-        return outcome.fault != "input" and outcome.attempts < self.max_attempts
 
     def _keep_ok(self, states: Iterable[ClipState], outcomes: Mapping[Path, LedgerRow]) -> list[ClipState]:
         left = []
@@ -281,51 +235,3 @@ def _all_held(stage: EncodeStage, outcome: LedgerRow, job: EncodeJob) -> bool:
         doubtful = [window for window in result.windows if window.status == "review"]
         held = held and all(stage.quarantine.holds(window.key, window.found) for window in doubtful)
     return held and (not passed or stage.work.holds(constants_name(Bucket.parse(result.bucket)), constants))
-
-
-def _has_failed(known: Mapping[str, LedgerRow], key: str) -> bool:
-    return key in known and known[key].status == "failed"
-
-
-def _outcome(stage: str, finished: Finished) -> LedgerRow:
-    job, attempt = finished.job, finished.attempt
-    row = LedgerRow(
-        key=job.key,
-        stage=stage,
-        clip=job.clip,
-        source_sha256=job.source_sha256,
-        status="ok",
-        attempts=finished.attempts,
-        seconds=attempt.seconds,
-        device=attempt.device,
-        time=time.time(),
-    )
-    if isinstance(attempt.result, Fault):
-        fault = attempt.result
-        return replace(row, status="failed", reason=fault.reason, fault=_FAULTS[fault.kind], trace=fault.trace)
-    value = attempt.result.value
-    text = value.dump() if isinstance(value, Probed | ClipResult) else str(value)
-    return replace(row, result=text, source_sha256=attempt.result.source_sha256 or job.source_sha256)
-
-
-def _window_outcomes(outcome: LedgerRow) -> list[LedgerRow]:
-    """Return a row for each window of an encoded clip."""
-    if outcome.stage != EncodeStage.name or outcome.status != "ok":
-        return []
-    return [
-        LedgerRow(
-            key=fingerprint_of({"clip": outcome.key, "window": window.key}),
-            stage="window",
-            clip=outcome.clip,
-            source_sha256=outcome.source_sha256,
-            first_frame=window.first_frame,
-            last_frame=window.last_frame,
-            status=window.status,
-            reason=window.reason,
-            device=outcome.device,
-            verdict=json.dumps(window.verdict, sort_keys=True),
-            result=window.key,
-            time=outcome.time,
-        )
-        for window in ClipResult.parse(outcome.result).windows
-    ]

@@ -30,4 +30,4 @@ def needs_space(path: Path) -> Iterator[None]:
     except OSError as error:
         if not is_full(error):
             raise
-        raise OSError(f"{path} cannot be written: {os.strerror(error.errno)}; {REMEDY}") from error
+        raise OSError(f"{path} cannot be written: {os.strerror(error.errno or errno.ENOSPC)}; {REMEDY}") from error
