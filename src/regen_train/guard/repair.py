@@ -1,8 +1,10 @@
 """Mend masks before anything is made of them: join neighbours in time, fill holes. Repairs only ever add to a mask."""
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import cv2
 import numpy as np
@@ -92,9 +94,25 @@ def repair_mask(
 
 
 def stream_repaired(
-    masks: Iterable[UInt8[Tensor, "h w"]], *, frames: int, hole_share: float
+    masks: Iterable[UInt8[Tensor, "h w"]], *, frames: int, hole_share: float, cuts: Collection[int] = ()
 ) -> Iterator[RepairedFrame]:
-    """Mend masks as they come, holding ``2 * frames + 1`` of them."""
+    """Mend masks as they come, holding ``2 * frames + 1`` of them.
+
+    Args:
+        masks: Of consecutive frames, from 0.
+        frames: How many neighbours on both sides are joined.
+        hole_share: Holes are filled up to this share of the picture.
+        cuts: Frames at which a new scene begins; masks of one scene say nothing of another.
+    """
+    edges, start = sorted(cuts), 0
+    for _, scene in groupby(enumerate(masks), key=lambda item: bisect_right(edges, item[0])):
+        frame = None
+        for frame in _stream_scene((mask for _, mask in scene), frames, hole_share):
+            yield replace(frame, index=start + frame.index)
+        start += 0 if frame is None else frame.index + 1
+
+
+def _stream_scene(masks: Iterable[Tensor], frames: int, hole_share: float) -> Iterator[RepairedFrame]:
     window: deque[Tensor] = deque(maxlen=2 * frames + 1)
     count, done = 0, 0
     for mask in masks:

@@ -128,7 +128,7 @@ def compose_clip(
 def stream_mended(plan: ClipPlan, guard: GuardSettings) -> Iterator[tuple[Signals, Bool[Tensor, "t h w"]]]:
     """Yield each window's signals with mended masks, and the masks as they were extracted."""
     path = plan.signals / masks.FILE
-    mended = stream_repaired(decode_gray(path), frames=guard.repair_frames, hole_share=guard.hole_share)
+    mended = stream_repaired(decode_gray(path), frames=guard.repair_frames, hole_share=guard.hole_share, cuts=plan.cuts)
     chosen = pick_frames(mended, chain(*plan.windows), what=path)
     for window, signals in zip(plan.windows, stream_signals(plan.signals, plan.windows), strict=True):
         repaired = list(islice(chosen, len(window)))

@@ -75,6 +75,7 @@ class Gate:
             decode_gray(plan.signals / masks.FILE),
             frames=self.settings.repair_frames,
             hole_share=self.settings.hole_share,
+            cuts=plan.cuts,
         )
         cuts = set(plan.cuts)
         for frame in repaired:
