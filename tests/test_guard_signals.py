@@ -97,6 +97,7 @@ def test_an_open_arm_is_doubtful() -> None:
     findings = judge([mask_of(60)] * 4, [[person(60, body=body)]] * 4)
     assert findings["points_outside_mask"].severity == "review"
     assert findings["points_outside_mask"].measured["exposed_share"] == pytest.approx(2 / 17)
+    assert "left arm may be open" in findings["points_outside_mask"].message
 
 
 def test_points_outside_the_picture_or_unsure_count_for_nothing() -> None:

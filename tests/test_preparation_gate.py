@@ -171,7 +171,7 @@ def test_hidden_text_leaves_no_trace_and_people_no_part_in_it() -> None:
         picture[0, 10:18, 12:36] = letters
         picture[people] = person
         reader = Reads((12.0, 10.0, 36.0, 18.0))
-        layers = list(hide_text([Layer(picture, people)] * 4, reader, TRUSTING))
+        layers = list(hide_text([Layer(picture, people)] * 4, reader))
         assert len(layers) == 4
         assert all((seen[people] == 128).all() for seen in reader.saw)
         return layers[1].picture

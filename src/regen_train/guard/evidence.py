@@ -50,6 +50,7 @@ class SignalEvidence:
     _mended_events: list[Vanishing] = field(default_factory=list)
     _masked: dict[int, bool] = field(default_factory=dict)
     _areas: dict[int, int] = field(default_factory=dict)
+    _added: dict[int, int] = field(default_factory=dict)
     _churn: dict[int, float] = field(default_factory=dict)
     _before: FrameSignals | None = None
 
@@ -59,6 +60,7 @@ class SignalEvidence:
         self._skeletons += measure_skeletons(now.frame, now.keypoints, now.scores, outside, self.settings)
         self._masked[now.frame] = bool(now.mended.any())
         self._areas[now.frame] = int(now.given.sum())
+        self._added[now.frame] = int(now.mended.sum()) - self._areas[now.frame]
         if self._before is not None:
             given = compare_masks(self._before.frame, self._before.given, now.frame, now.given, self.settings)
             self._given_events += given.vanished
@@ -125,10 +127,16 @@ class SignalEvidence:
 
     def _doubtful(self, skeletons: list[Skeleton]) -> Finding | None:
         low, high = self.settings.exposed_review, self.settings.exposed_reject
-        chosen = [s for s in skeletons if low <= s.exposed_share < high and s.exposed >= 2]
+        chosen = [
+            s
+            for s in skeletons
+            if s.exposed_share < high and (s.open_parts or (s.exposed_share >= low and s.exposed > 1))
+        ]
         if not chosen:
             return None
-        message = "some points of a skeleton lie outside the mask: a limb may be open, or the pose may be wrong"
+        parts = sorted({part for s in chosen for part in s.open_parts})
+        what = f"{', '.join(parts)} may be open" if parts else "a limb may be open"
+        message = f"some points of a skeleton lie outside the mask: {what}, or the pose may be wrong"
         measured = {"exposed_share": max(s.exposed_share for s in chosen)}
         return Finding("points_outside_mask", "review", message, _frames(chosen), measured)
 
@@ -162,13 +170,15 @@ class SignalEvidence:
 
     def _rescues(self, first: int, last: int) -> Finding | None:
         frames = tuple(frame for frame in self._areas if first <= frame <= last and self._is_rescued(frame))
-        if not frames:
+        here = [frame for frame in self._areas if first <= frame <= last]
+        added = sum(self._added[frame] for frame in here) / max(sum(self._areas[frame] for frame in here), 1)
+        if not added:
             return None
-        measured = {"frames": float(len(frames))}
+        measured = {"added_share": added, "failed_frames": float(len(frames))}
         if _longest(frames) > self.settings.repair_frames:
             message = "so many masks in a row failed that joining their neighbours' cannot have mended them all"
             return Finding("mask_gap", "review", message, frames, measured)
-        message = "failed masks were mended by joining their neighbours'"
+        message = "masks were mended: joined with their neighbours', holes filled"
         return Finding("mask_mended", "note", message, frames, measured)
 
     def _is_rescued(self, frame: int) -> bool:

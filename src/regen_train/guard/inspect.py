@@ -64,6 +64,7 @@ def inspect_clip(
         *judge_outlines(frames, extracted, numbers, radius / min(height, width), settings),
         *opinions.judge_source(frames, covered, numbers),
         *_judge_condition(_composed(frames, covered, keypoints, scores, condition), opinions, caption),
+        *([] if caption is None else opinions.judge_caption(caption, opinions.read_words(frames))),
     ]
     has_people = evidence.has_people(numbers) or any(f.check.endswith("detected_open") for f in findings)
     return conclude(findings, settings, opinions, num_frames=len(frames), has_people=has_people)
@@ -112,14 +113,12 @@ def conclude(
 def _judge_condition(clip: ComposedClip | None, opinions: Opinions, caption: str | None) -> list[Finding]:
     conditions = () if clip is None else tuple(clip.conditions)
     findings = opinions.judge_absent(conditions, has_caption=caption is not None)
-    readings: list[str] = []
     if clip is None:
         severity = absent_severity(opinions.settings)
         findings.append(Finding("unchecked_condition", severity, "no condition was given, so none was checked"))
     else:
-        text, readings = opinions.read_text(clip)
-        findings += [*check_conditions(clip), *opinions.judge_conditions(clip), *([text] if text else [])]
-    return findings + ([] if caption is None else opinions.judge_caption(caption, readings))
+        findings += [*check_conditions(clip), *opinions.judge_conditions(clip), *opinions.judge_text(clip)]
+    return findings
 
 
 def _composed(

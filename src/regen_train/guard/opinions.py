@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from regen_train.conditions import ComposedClip, pose_support
-from regen_train.guard.detectors import Boxes, Detectors
+from regen_train.guard.detectors import Boxes, Detector, Detectors
 from regen_train.guard.report import Finding, Severity
 from regen_train.guard.seen import judge_condition, judge_faces, judge_people
 from regen_train.guard.settings import GuardSettings
@@ -28,6 +29,37 @@ _ABSENT = {
 def absent_severity(settings: GuardSettings) -> Severity:
     """Return what something unchecked weighs."""
     return "note" if settings.when_absent == "accept" else settings.when_absent
+
+
+_READABLE = {
+    "review": "text can be read in the background: blur it with --guard.text blur, or use structall alone",
+    "blur": "text can still be read in the background after it was hidden",
+    "structall": "text can be read in the background: prepare this clip for a dataset with --conditions [structall]",
+}
+_FRAMES_READ = 5
+"""Of the clip itself; captions are made from eight."""
+
+
+def detect(detector: Detector, frames: UInt8[Tensor, "t h w 3"]) -> list[Boxes]:
+    """Return what a detector finds in each frame.
+
+    Raises:
+        ValueError: It answered something that cannot be: nothing seen must never be the reading of a broken answer.
+    """
+    found = detector.detect(frames)
+    broken = [
+        place
+        for place, boxes in enumerate(found)
+        if len(boxes.scores) != len(boxes)
+        or not bool(torch.isfinite(boxes.boxes).all() and torch.isfinite(boxes.scores).all())
+        or len(boxes.labels) not in (0, len(boxes))
+    ]
+    if len(found) != len(frames) or broken:
+        raise ValueError(
+            f"{type(detector).__name__} answered {len(found)} of {len(frames)} frames, with values that are not finite "
+            f"or do not belong together in frames {broken[:5]}; run it in a higher precision, or name another detector"
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -57,7 +89,7 @@ class Opinions:
         counts = {
             "people": True,
             "faces": True,
-            "text": bool(SHOWS_BACKGROUND & set(conditions)),
+            "text": has_caption or bool(SHOWS_BACKGROUND & set(conditions)),
             "names": has_caption,
         }
         missing = [kind for kind, detector in vars(self.detectors).items() if detector is None and counts[kind]]
@@ -70,9 +102,9 @@ class Opinions:
         """Return whom the detectors see in the clip and the dilated mask leaves open."""
         findings = []
         if self.detectors.people is not None:
-            findings.append(judge_people(self.detectors.people.detect(frames), covered, numbers, self.settings))
+            findings.append(judge_people(detect(self.detectors.people, frames), covered, numbers, self.settings))
         if self.detectors.faces is not None:
-            findings.append(judge_faces(self.detectors.faces.detect(frames), covered, numbers, self.settings))
+            findings.append(judge_faces(detect(self.detectors.faces, frames), covered, numbers, self.settings))
         return [finding for finding in findings if finding is not None]
 
     def judge_conditions(self, clip: ComposedClip) -> list[Finding]:
@@ -82,29 +114,34 @@ class Opinions:
         for name, video in sorted(clip.conditions.items()):
             for kind, detector in (("person", self.detectors.people), ("face", self.detectors.faces)):
                 if detector is not None:
-                    boxes = detector.detect(video)
+                    boxes = detect(detector, video)
                     findings.append(judge_condition(boxes, filled, self.settings, kind=kind, condition=name))
         return [finding for finding in findings if finding is not None]
 
-    def read_text(self, clip: ComposedClip) -> tuple[Finding | None, list[str]]:
-        """Return whether text can be read in the background, and what it says.
+    def judge_text(self, clip: ComposedClip) -> list[Finding]:
+        """Return whether text can be read in a condition that shows the background."""
+        findings = []
+        for name in sorted(SHOWS_BACKGROUND & set(clip.conditions)):
+            if self.detectors.text is None:
+                continue
+            read = detect(self.detectors.text, clip.conditions[name])
+            frames, words = self._legible(read, clip.frames.shape[1])
+            if frames:
+                message = f"{_READABLE[self.settings.text]} ({name})"
+                severity: Severity = "reject" if self.settings.text == "structall" else "review"
+                measured = {"readings": float(len(words))}
+                findings.append(Finding("readable_text", severity, message, tuple(frames), measured))
+        return findings
 
-        The words are for the caption check alone; they are never stored.
+    def read_words(self, frames: UInt8[Tensor, "t h w 3"]) -> list[str]:
+        """Return what can be read in some frames of the clip itself, people's clothes included, for `judge_caption`.
+
+        The words are never stored.
         """
-        shown = sorted(SHOWS_BACKGROUND & set(clip.conditions))
-        if self.detectors.text is None or not shown:
-            return None, []
-        read = self.detectors.text.detect(clip.conditions[shown[0]])
-        frames, words = self._legible(read, clip.frames.shape[1])
-        if not frames:
-            return None, []
-        message = {
-            "review": "text can be read in the background: blur it with --guard.text blur, or use structall alone",
-            "blur": "text can still be read in the background after blurring",
-            "structall": "text can be read in the background: this window is for datasets with --conditions structall",
-        }[self.settings.text]
-        severity: Severity = "reject" if self.settings.text == "structall" else "review"
-        return Finding("readable_text", severity, message, tuple(frames), {"readings": float(len(words))}), words
+        if self.detectors.text is None:
+            return []
+        spread = torch.linspace(0, len(frames) - 1, min(len(frames), _FRAMES_READ)).round().long()
+        return self._legible(detect(self.detectors.text, frames[spread]), frames.shape[1])[1]
 
     def judge_caption(self, caption: str, readings: Sequence[str]) -> list[Finding]:
         """Return what in a caption tells who somebody is. The words themselves are not repeated."""

@@ -15,8 +15,11 @@ from regen_train.guard.settings import GuardSettings
 _MIN_SIDE = 4
 """Pixels: smaller boxes tell nothing."""
 
-_MIN_FILL = 0.2
-"""Of a person's box that the mask must fill, though it spans it; bodies fill a third of theirs or more."""
+_MIN_FILL = 0.3
+"""Of a person's box that the mask must fill, though it spans it; dilated bodies fill more of theirs."""
+
+_MIN_THIRD = 0.08
+"""Of each third of the box, from head to foot, that the mask must fill: legs apart fill least."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,9 @@ def _person_coverage(
         columns[0] / (right - left) if left > 0 else 0.0,
         (right - left - 1 - columns[-1]) / (right - left) if right < width else 0.0,
     )
-    is_open = coverage < settings.box_coverage or max(gaps) > settings.box_gap or float(inside.mean()) < _MIN_FILL
+    thirds = [float(third.mean()) for third in np.array_split(inside, 3) if third.size]
+    is_thin = float(inside.mean()) < _MIN_FILL or min(thirds) < _MIN_THIRD
+    is_open = coverage < settings.box_coverage or max(gaps) > settings.box_gap or is_thin
     return float(coverage), bool(is_open)
 
 

@@ -43,7 +43,7 @@ class GuardSettings:
         box_coverage: Share of a detected person's or face's box that the mask must span.
         box_gap: Share of a box's side that may be open between its edge and the mask: the scatter of detectors. A
             head is about 0.13 of a standing person.
-        box_score: Detections less sure than this are not second opinions.
+        box_score: Detections less sure than this are not second opinions; low, for who is missed is published.
         box_sure: Detections at least this sure, ``person_frames`` in a row, are people and not phantoms.
         outline_gain: If masks fit the picture's edges better by this factor when moved or played earlier or later,
             they belong elsewhere.
@@ -71,7 +71,7 @@ class GuardSettings:
     border_band: float = 0.15
     box_coverage: float = 0.8
     box_gap: float = 0.1
-    box_score: float = 0.5
+    box_score: float = 0.3
     box_sure: float = 0.8
     outline_gain: float = 1.15
     outline_sure: float = 1.3

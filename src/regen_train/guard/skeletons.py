@@ -15,6 +15,21 @@ _MIN_POINTS = 4
 """Fewer confident points than this are no skeleton to speak of."""
 
 _BODY = 17
+_BODY_AND_FEET = 23
+
+_PARTS = {
+    "head": (0, 1, 2, 3, 4),
+    "left arm": (7, 9),
+    "right arm": (8, 10),
+    "trunk": (5, 6, 11, 12),
+    "left leg": (13, 15, 17, 18, 19),
+    "right leg": (14, 16, 20, 21, 22),
+    "face": tuple(range(23, 91)),
+    "left hand": tuple(range(91, 112)),
+    "right hand": tuple(range(112, 133)),
+}
+"""Points that are open together: of a whole skeleton a bare leg is a twentieth."""
+
 _SHOULDERS, _HIPS, _KNEES, _HEAD = (5, 6), (11, 12), (13, 14), (0, 1, 2, 3, 4)
 
 _MIN_THIGH, _MAX_THIGH = 0.25, 2.5
@@ -35,8 +50,9 @@ class Skeleton:
     Args:
         frame: Frame number.
         slot: Place among the frame's people.
-        points: Confident points inside the picture.
+        points: Confident points inside the picture: of body and feet, or of all where those are few.
         exposed: Those of them outside the dilated mask by more than the tolerance.
+        open_parts: Parts of the body of which half the points, and two at least, are exposed.
         extent: Longer side of the points' box, pixels.
         centre: (x, y), the points' median.
         plausible: Whether it is put together as a person is.
@@ -46,6 +62,7 @@ class Skeleton:
     slot: int
     points: int
     exposed: int
+    open_parts: tuple[str, ...]
     extent: float
     centre: tuple[float, float]
     plausible: bool
@@ -109,19 +126,28 @@ def _measure(
     if len(seen) < _MIN_POINTS:
         return None
     extent = float(np.ptp(seen, axis=0).max())
-    columns, rows = seen.astype(np.int64).T
-    exposed = distance[rows, columns] > settings.point_tolerance * extent
+    columns, rows = points[inside].astype(np.int64).T
+    exposed = np.zeros(len(points), bool)
+    exposed[inside] = distance[rows, columns] > settings.point_tolerance * extent
+    counted = np.flatnonzero(inside[:_BODY_AND_FEET])
+    if len(counted) < _MIN_POINTS:
+        counted = np.flatnonzero(inside)
     middle = np.median(seen, axis=0)
     body = np.where(sure[:_BODY, None], points[:_BODY], np.nan).astype(np.float64)
     return Skeleton(
         frame=frame,
         slot=slot,
-        points=len(seen),
-        exposed=int(exposed.sum()),
+        points=len(counted),
+        exposed=int(exposed[counted].sum()),
+        open_parts=tuple(name for name, part in _PARTS.items() if _is_open(exposed[list(part)], inside[list(part)])),
         extent=extent,
         centre=(float(middle[0]), float(middle[1])),
         plausible=extent >= _MIN_EXTENT * min(height, width) and _is_plausible(body),
     )
+
+
+def _is_open(exposed: NDArray[np.bool_], seen: NDArray[np.bool_]) -> bool:
+    return bool(exposed.sum() >= max(2, 0.5 * seen.sum()))
 
 
 def _is_plausible(body: Points) -> bool:

@@ -1,6 +1,7 @@
 """What the scripts of data_prep share: the stages behind them, and the report at the end."""
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -44,7 +45,7 @@ class Preparation:
         self.options = options
         self.source: SourceOptions = options[SourceOptions]
         self.workers: EngineOptions = options[EngineOptions]
-        self.extractors: Extractors = options[Extractors]
+        self.extractors: Extractors = with_caption_filter(options[Extractors], options.get(SecondOpinions))
 
     def extract(self) -> PreparationReport:
         """Look at the clips and make the signals they do not bring; print what came of it."""
@@ -101,6 +102,8 @@ class Preparation:
 
     def _encode_stage(self, pipeline: Pipeline, salt: bytes, quarantine: Quarantine) -> EncodeStage:
         settings: DatasetSettings = self.options[DatasetSettings]
+        if self.options[GuardSettings].text == "blur" and self.options[SecondOpinions].text is None:
+            raise ValueError("--guard.text blur needs something that finds text; name it, such as --text RapidOcrText")
         model: ModelOptions = self.options[ModelOptions]
         in_process = self.workers.engine == "local" and self.workers.num_workers == 0
         device = pick_devices(self.workers.devices)[0] if in_process else "cpu"
@@ -156,6 +159,19 @@ class Preparation:
             output = self.source.output
             older = f"; the one at {output} stays as it was" if (output / INFO_NAME).is_file() else ""
             print(f"no dataset was written: no clip was fit to pass{older}")
+
+
+def with_caption_filter(extractors: Extractors, opinions: SecondOpinions | None) -> Extractors:
+    """Let a caption source that filters what it writes use the gate's finders of names and text, if it has no own."""
+    captions: Any = extractors.captions
+    if opinions is None or not dataclasses.is_dataclass(captions) or isinstance(captions, type):
+        return extractors
+    given = {
+        name: finder
+        for name, finder in (("names", opinions.names), ("text", opinions.text))
+        if finder is not None and getattr(captions, name, ...) is None
+    }
+    return dataclasses.replace(extractors, captions=dataclasses.replace(captions, **given)) if given else extractors
 
 
 def decide_conditions(settings: DatasetSettings, lacking: Sequence[str]) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def compose_windows(
     Raises:
         ValueError: The clip or its signals are damaged.
     """
-    hide = None if reader is None or guard.text != "blur" else partial(hide_text, reader=reader, settings=guard)
+    hide = None if reader is None or guard.text != "blur" else partial(hide_text, reader=reader)
     crop = plan_crop(*plan.size, plan.bucket.height, plan.bucket.width)
     frames = pick_frames(decode_frames(plan.path), chain(*plan.windows), what=plan.path)
     for window, (signals, given) in zip(plan.windows, stream_mended(plan, guard), strict=True):

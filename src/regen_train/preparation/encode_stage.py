@@ -181,7 +181,7 @@ class EncodeStage:
         return None
 
     def _fingerprint(self, info: Mapping[str, Any], plan: ClipPlan, *, released: bool) -> str:
-        return fingerprint_of(dict(info) | {"bucket": str(plan.bucket), "released": released})
+        return fingerprint_of(dict(info) | {"bucket": str(plan.bucket), "cuts": list(plan.cuts), "released": released})
 
     def _key(self, plan: ClipPlan, number: int) -> str:
         return sample_key(self._salt, plan.source_sha256, number)

@@ -97,7 +97,6 @@ class Gate:
         """Judge one window of a clip by its signals, its pictures and what was made of it."""
         radius, opinions = dilation_of(plan, self.dataset), self.opinions
         clip, first, last = window.clip, window.frames[0], window.frames[-1]
-        text, readings = opinions.read_text(clip)
         findings = [
             *evidence.judge(first, last),
             *judge_outlines(
@@ -110,8 +109,8 @@ class Gate:
             *opinions.judge_source(window.pictures, self._covered(window, radius), window.frames),
             *opinions.judge_absent(tuple(clip.conditions), has_caption=True),
             *opinions.judge_conditions(clip),
-            *([text] if text else []),
-            *opinions.judge_caption(plan.caption, readings),
+            *opinions.judge_text(clip),
+            *opinions.judge_caption(plan.caption, opinions.read_words(window.pictures)),
             *check_conditions(clip, fill=self.dataset.fill, depth_fill=self.dataset.depth_fill),
         ]
         seen = evidence.has_people(range(first, last + 1)) or any(f.check.endswith("detected_open") for f in findings)

@@ -26,6 +26,11 @@ def clip_key(salt: bytes, source_sha256: str) -> str:
     return salted(salt, "source", source_sha256)[:_SOURCE_DIGITS]
 
 
+def clip_of(key: str) -> str:
+    """Return the part of a sample's key that names its clip."""
+    return key.rpartition("-")[0]
+
+
 def constants_name(bucket: Bucket) -> str:
     """Return the name, in the work folder, of what all samples of a bucket share."""
     return f"constants-{bucket}"

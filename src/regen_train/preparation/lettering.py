@@ -9,7 +9,7 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from regen_train.conditions import GRAY, fill_people
-from regen_train.guard import Boxes, Detector, GuardSettings
+from regen_train.guard import Boxes, Detector
 
 _REACH = 2
 """Frames on both sides whose readings are hidden too: readers lose text now and then."""
@@ -26,7 +26,7 @@ class Layer:
     people: Bool[Tensor, "1 h w"]
 
 
-def hide_text(layers: Iterable[Layer], reader: Detector, settings: GuardSettings) -> Iterator[Layer]:
+def hide_text(layers: Iterable[Layer], reader: Detector) -> Iterator[Layer]:
     """Replace every reading by the mean colour around it, holding five frames.
 
     The reader sees people filled gray, and people have no part in the colours: what is hidden, and by what, does not
@@ -35,13 +35,12 @@ def hide_text(layers: Iterable[Layer], reader: Detector, settings: GuardSettings
     Args:
         layers: Frames in order.
         reader: Finds text.
-        settings: What counts as readable; weaker readings are hidden as well.
     """
     held: deque[tuple[Layer, list[tuple[int, int, int, int]]]] = deque(maxlen=2 * _REACH + 1)
     count, done = 0, 0
     for layer in layers:
         found = reader.detect(fill_people(layer.picture, layer.people))[0]
-        held.append((layer, _areas(found, layer.picture.shape[1:3], settings)))
+        held.append((layer, _areas(found, layer.picture.shape[1:3])))
         count += 1
         if count > _REACH:
             yield _hide(held, count - len(held), done)
@@ -61,11 +60,11 @@ def _hide(held: Iterable[tuple[Layer, list[tuple[int, int, int, int]]]], first: 
     return Layer(picture, layer.people)
 
 
-def _areas(found: Boxes, size: tuple[int, ...], settings: GuardSettings) -> list[tuple[int, int, int, int]]:
-    """Return left, top, right and bottom of what is to be hidden, in whole pixels of the picture."""
+def _areas(found: Boxes, size: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
+    """Return left, top, right and bottom of every reading, however weak, in whole pixels of the picture."""
     height, width = size
     areas = []
-    for left, top, right, bottom in found.boxes[found.scores >= settings.text_score / 2].tolist():
+    for left, top, right, bottom in found.boxes.tolist():
         margin = _MARGIN * (bottom - top) + 1
         area = (
             max(0, int(left - margin)),

@@ -115,7 +115,7 @@ class EngineOptions:
     num_workers: int | None = None
     cpu_workers: int | None = None
     threads: int | None = None
-    timeout: float | None = None
+    timeout: float | None = 3600.0
     max_attempts: int = 2
     shard: str | None = None
 

@@ -1,5 +1,6 @@
 """All stages of a preparation, one after another over all clips, each worker holding one stage's models."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,7 @@ from regen_train.preparation.extract import (
     holds_signal,
 )
 from regen_train.preparation.jobs import ClipResult, EncodeJob
-from regen_train.preparation.keys import clip_key, constants_name, signal_files
+from regen_train.preparation.keys import clip_key, clip_of, constants_name, signal_files
 from regen_train.preparation.ledger import LedgerRow
 from regen_train.preparation.pack import Manifest, write_manifest
 from regen_train.preparation.probe import Probed, ProbeSettings, ProbeStage, probe_key
@@ -76,8 +77,8 @@ class Pipeline:
         """
         everything = find_clips(self.clips)
         clips = everything if self.shard is None else self.shard.of(everything)
-        stems = [clip.stem for clip in everything]
-        unique = [clip for clip in clips if stems.count(clip.stem) == 1] if len(set(stems)) < len(stems) else clips
+        stems = Counter(clip.stem for clip in everything)
+        unique = [clip for clip in clips if stems[clip.stem] == 1]
         for clip in set(clips) - set(unique):
             self.report.refuse(
                 clip.name, f"shares its name {clip.stem!r} with another clip, and so its signals; rename it"
@@ -124,11 +125,12 @@ class Pipeline:
     def encode(
         self, states: Sequence[ClipState], stage: EncodeStage, released: Mapping[str, str], salt: bytes
     ) -> Manifest:
-        """Compose, judge and encode every clip, and write the manifest if any window may pass."""
-        jobs = {}
+        """Compose, judge and encode every clip, and write the manifest of what may pass."""
+        jobs, by_clip = {}, dict[str, dict[str, str]]()
+        for key, found in released.items():
+            by_clip.setdefault(clip_of(key), {})[key] = found
         for state in states:
-            prefix = clip_key(salt, state.probed.sha256)
-            mine = {key: found for key, found in released.items() if key.startswith(prefix)}
+            mine = by_clip.get(clip_key(salt, state.probed.sha256), {})
             jobs[state.path] = EncodeJob(state.path, state.signals, state.probed, mine)
         identity = fingerprint_of(stage.identity)
         keys = {path: _encode_key(job, identity, stage.settings.to_dict()) for path, job in jobs.items()}
@@ -159,8 +161,8 @@ class Pipeline:
             gate=fingerprint_of(stage.identity["gate"]),
             salt=stage.identity["salt"],
         )
-        if samples or self.shard is not None:
-            write_manifest(stage.work, manifest, self.shard)
+        # Also an empty one: what an older run let pass must not be packed after a stricter one.
+        write_manifest(stage.work, manifest, self.shard)
         return manifest
 
     def lacking_depth(self, extractors: Extractors) -> list[str]:

@@ -226,9 +226,7 @@ def _size_faults(mask: Tensor | Exception, depth: Tensor | Exception | None) -> 
     return [f"{depths.FILE} is {_size(depth)} (height x width), {masks.FILE} is {_size(mask)}"]
 
 
-def _clip_faults(
-    clip: Path, meta: Mapping[str, Any], mask: Tensor | Exception, checksum: str | None
-) -> list[str]:
+def _clip_faults(clip: Path, meta: Mapping[str, Any], mask: Tensor | Exception, checksum: str | None) -> list[str]:
     checksum = file_sha256(clip) if checksum is None else checksum
     if checksum != meta["source_sha256"]:
         return [

@@ -43,23 +43,28 @@ class RayEngine:
         if not ray.is_initialized():
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about a preparation leaves the machine
             ray.init(address=self.address, log_to_driver=False)
-        resources = ray.cluster_resources()
-        given = float("GPU" in resources) if self.num_gpus is None else self.num_gpus
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        given = float(any("GPU" in node for node in nodes)) if self.num_gpus is None else self.num_gpus
         gpus = given if stage.uses_device else 0.0
-        wanted = self._room(resources, gpus) if self.num_actors is None else self.num_actors
+        room = self._room(nodes, gpus)
+        # An actor more than there is room for would wait for ever, and its clip with it.
+        wanted = room if self.num_actors is None else min(room, self.num_actors)
         slots: list[Slot] = [_ActorSlot(self, stage, gpus) for _ in range(min(wanted, len(jobs)))]
         return drive(slots, jobs, max_attempts=max_attempts)
 
-    def _room(self, resources: dict[str, float], gpus: float) -> int:
-        by_cpu = int(resources.get("CPU", 0.0) / self.num_cpus) if self.num_cpus else len(resources)
-        by_gpu = int(resources.get("GPU", 0.0) / gpus) if gpus else by_cpu
-        if min(by_cpu, by_gpu) < 1:
+    def _room(self, nodes: Sequence[dict[str, float]], gpus: float) -> int:
+        """Return how many actors the nodes hold; each must fit into one node."""
+        room = 0
+        for node in nodes:
+            needs = {"CPU": self.num_cpus, "GPU": gpus}
+            room += min(int(node.get(kind, 0.0) / need) if need else len(nodes) * 64 for kind, need in needs.items())
+        if room < 1:
+            held = "; ".join(f"{node.get('CPU', 0.0):g} CPU and {node.get('GPU', 0.0):g} GPU" for node in nodes)
             raise ValueError(
-                f"no actor fits: one needs {self.num_cpus:g} CPU and {gpus:g} GPU, the cluster has "
-                f"{resources.get('CPU', 0.0):g} and {resources.get('GPU', 0.0):g}; lower --ray.num_cpus or "
-                "--ray.num_gpus (0 for none)"
+                f"no actor fits: one needs {self.num_cpus:g} CPU and {gpus:g} GPU, the nodes have {held}; lower "
+                "--ray.num_cpus or --ray.num_gpus (0 for none)"
             )
-        return min(by_cpu, by_gpu)
+        return room
 
 
 class _ActorSlot:

@@ -1,5 +1,6 @@
 """What a stage is, what it is given, and what comes of it."""
 
+import errno
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from regen_train.shards.space import is_full
 
 FaultKind = Literal["input", "error", "crash", "timeout", "setup", "storage"]
 _TRACE_LINES = 12
+_PASSING = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOMEM)
+"""Faults of a disk, a network or a machine, not of a clip: worth another attempt."""
 
 
 class StorageError(OSError):
@@ -150,6 +153,8 @@ def fault_of(error: Exception) -> Fault:
     trace = "".join(traceback.format_exception(error)[-_TRACE_LINES:])
     if isinstance(error, StorageError) or is_full(error):
         return Fault("storage", str(error), trace)
+    if isinstance(error, OSError) and error.errno in _PASSING:
+        return Fault("error", str(error), trace)
     if isinstance(error, ValueError | OSError):
         return Fault("input", str(error), trace)
     return Fault("error", f"{type(error).__name__}: {error}", trace)
