@@ -171,7 +171,8 @@ def with_caption_filter(extractors: Extractors, opinions: SecondOpinions | None)
         for name, finder in (("names", opinions.names), ("text", opinions.text))
         if finder is not None and getattr(captions, name, ...) is None
     }
-    return dataclasses.replace(extractors, captions=dataclasses.replace(captions, **given)) if given else extractors
+    filtered: Any = dataclasses.replace(captions, **given)
+    return dataclasses.replace(extractors, captions=filtered) if given else extractors
 
 
 def decide_conditions(settings: DatasetSettings, lacking: Sequence[str]) -> tuple[str, ...]:

@@ -37,6 +37,8 @@ def mask_faults(other: Masks, *, pixels: int = 20) -> tuple[Fault, ...]:
         Fault("delete 1 frame", lambda mask: delete_frames(mask, 1)),
         Fault("delete 3 frames", lambda mask: delete_frames(mask, 3)),
         Fault("delete 8 frames", lambda mask: delete_frames(mask, 8)),
+        Fault("heads open", lambda mask: cut(mask, 0.0, 0.15)),
+        Fault("legs open", lambda mask: cut(mask, 0.6, 1.0)),
         Fault("second person never masked", drop_person),
         Fault("second person masked late", late_person),
         Fault(f"erode {round(0.6 * pixels)} px", lambda mask: erode(mask, round(0.6 * pixels))),
@@ -69,6 +71,18 @@ def late_person(mask: Masks) -> Masks:
 def erode(mask: Masks, pixels: int) -> Masks:
     """Take a border of so many pixels from all people."""
     return mask.where(~dilate(mask == 0, pixels), 0)
+
+
+def cut(mask: Masks, top: float, bottom: float) -> Masks:
+    """Unmask a band of every person, from ``top`` to ``bottom`` of their height."""
+    spoilt = mask.clone()
+    for frame in spoilt:
+        for track in torch.unique(frame[frame > 0]):
+            rows = torch.nonzero((frame == track).any(1)).flatten()
+            first, height = int(rows[0]), int(rows[-1] - rows[0]) + 1
+            band = frame[first + round(top * height) : first + round(bottom * height)]
+            band[band == track] = 0
+    return spoilt
 
 
 def shift_time(mask: Masks, frames: int) -> Masks:
