@@ -30,7 +30,6 @@ class Place:
         self.encoding = [
             *("--pretrained", str(model), "--salt_file", str(folder / "salt"), "--num_frames", "5"),
             *("--sizes", "[[32,48]]", "--dtype", "fp32", "--dilation", "2", "--guard.when_absent", "accept"),
-            *("--guard.jitter", "1"),
         ]
         self.engine = ["--num_workers", "0", "--threads", "1"]
 

@@ -27,7 +27,7 @@ from regen_train.video import decode_gray, write_video
 
 SMALL = (
     *("--num_frames", "5", "--sizes", "[[32,48]]", "--dtype", "fp32", "--dilation", "2"),
-    *("--guard.when_absent", "accept", "--guard.jitter", "1", "--threads", "1"),
+    *("--guard.when_absent", "accept", "--threads", "1"),
 )
 SOURCES = {
     "mask": "fake_sources.FakeMasks",

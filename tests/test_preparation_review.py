@@ -42,7 +42,7 @@ def prepare(tiny_model: Path, tmp_path: Path) -> Run:
         *("--clips", str(tmp_path / "clips"), "--output", str(tmp_path / "dataset")),
         *("--pretrained", str(tiny_model), "--salt_file", str(tmp_path / "salt")),
         *("--num_frames", "5", "--sizes", "[[32,48]]", "--dtype", "fp32", "--dilation", "2"),
-        *("--num_workers", "0", "--threads", "1", "--guard.jitter", "1"),
+        *("--num_workers", "0", "--threads", "1"),
     ]
 
     def main(*extra: str) -> int:

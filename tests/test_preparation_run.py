@@ -21,7 +21,7 @@ from regen_train.shards import ShardReader, load_dataset
 SMALL = (
     *("--num_frames", "5", "--sizes", "[[32,48]]", "--dtype", "fp32", "--dilation", "2"),
     *("--guard.when_absent", "accept", "--num_workers", "0", "--threads", "1"),
-    *("--guard.jitter", "1"),  # these people are so small that a step moves a fifth of them
+    # these people are so small that a step moves a fifth of them
 )
 
 
@@ -80,7 +80,9 @@ def test_clips_become_a_dataset(prepared: Path) -> None:
         assert sample.info["schema_version"] == SCHEMA_VERSION
         assert sample.key == sample.info["fingerprints"]["source"][:24] + "-0000"
         assert sample.info["guard"]["verdict"] == "accept"
-        assert [f["check"] for f in sample.info["guard"]["findings"]][:2] == ["unchecked_people", "unchecked_faces"]
+        checks = {finding["check"]: finding["severity"] for finding in sample.info["guard"]["findings"]}
+        assert set(checks.values()) == {"note"}
+        assert {"mask_mended", "unchecked_people", "unchecked_faces"} <= set(checks)
         assert sample.info["frames"] == {"first": 0, "last": 8, "repeated": 0}
         assert sample.info["depth"] == "files"
         assert len(sample.info["fingerprints"]) == 5
@@ -359,7 +361,7 @@ def test_ctrl_c_is_told_in_words_and_loses_nothing(
 
 def test_settings_may_come_from_a_file(clips: Path, arguments: list[str], prepared: Path, tmp_path: Path) -> None:
     settings = {"num_frames": 5, "sizes": [[32, 48]], "dtype": "fp32", "dilation": 2, "clips": str(clips)}
-    settings |= {"guard": {"when_absent": "accept", "jitter": 1.0}, "num_workers": 0, "threads": 1}
+    settings |= {"guard": {"when_absent": "accept"}, "num_workers": 0, "threads": 1}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     short = ["--config", str(tmp_path / "settings.yaml"), "--output", str(tmp_path / "dataset"), *arguments[:4]]
     assert run.main(short) == 0

@@ -15,7 +15,7 @@ from regen_train.shards import load_dataset
 
 SMALL = (
     *("--num_frames", "5", "--sizes", "[[32,48]]", "--dtype", "fp32", "--dilation", "2", "--num_workers", "0"),
-    *("--guard.when_absent", "accept", "--guard.jitter", "1", "--threads", "1"),
+    *("--guard.when_absent", "accept", "--threads", "1"),
 )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from regen_train.guard.masks import Vanishing, compare_masks
+from regen_train.guard.masks import Vanishing, find_vanished, measure_flicker
 from regen_train.guard.report import Finding
 from regen_train.guard.settings import GuardSettings
 from regen_train.guard.skeletons import Skeleton, distance_outside, longest_run, measure_skeletons
@@ -51,8 +51,9 @@ class SignalEvidence:
     _masked: dict[int, bool] = field(default_factory=dict)
     _areas: dict[int, int] = field(default_factory=dict)
     _added: dict[int, int] = field(default_factory=dict)
-    _churn: dict[int, float] = field(default_factory=dict)
+    _flicker: dict[int, float] = field(default_factory=dict)
     _before: FrameSignals | None = None
+    _earlier: FrameSignals | None = None
 
     def add(self, now: FrameSignals) -> None:
         """Measure the next frame."""
@@ -62,17 +63,18 @@ class SignalEvidence:
         self._areas[now.frame] = int(now.given.sum())
         self._added[now.frame] = int(now.mended.sum()) - self._areas[now.frame]
         if self._before is not None:
-            given = compare_masks(self._before.frame, self._before.given, now.frame, now.given, self.settings)
-            self._given_events += given.vanished
-            self._churn[now.frame] = given.churn
-            self._mended_events += compare_masks(
-                self._before.frame, self._before.mended, now.frame, now.mended, self.settings
-            ).vanished
+            last = self._before
+            self._given_events += find_vanished(last.frame, last.given, now.frame, now.given, self.settings)
+            self._mended_events += find_vanished(last.frame, last.mended, now.frame, now.mended, self.settings)
+            if self._earlier is not None:
+                flicker = measure_flicker(self._earlier.given, last.given, now.given, self.settings)
+                self._flicker |= {} if flicker is None else {last.frame: flicker}
+        self._earlier = self._before
         self._before = now
 
     def begin_scene(self) -> None:
         """Say that the next frame is the first of another scene: masks need not go on from the one before."""
-        self._before = None
+        self._before = self._earlier = None
 
     def has_people(self, frames: Sequence[int]) -> bool:
         """Return whether a mask or a skeleton shows anybody in these frames."""
@@ -88,7 +90,7 @@ class SignalEvidence:
             *self._unmasked(skeletons, last - first + 1),
             self._doubtful(skeletons),
             self._vanishing(first, last),
-            self._jitter(first, last),
+            self._flickering(first, last),
             self._rescues(first, last),
             self._without_skeleton(skeletons, first, last),
         ]
@@ -159,14 +161,14 @@ class SignalEvidence:
             )
         return None
 
-    def _jitter(self, first: int, last: int) -> Finding | None:
-        near = {f: c for f, c in self._churn.items() if first - CONTEXT_FRAMES <= f <= last + CONTEXT_FRAMES}
-        usual = float(np.median(list(near.values()))) if near else 0.0
-        if usual < self.settings.jitter:
+    def _flickering(self, first: int, last: int) -> Finding | None:
+        near = {f: share for f, share in self._flicker.items() if first - CONTEXT_FRAMES <= f <= last + CONTEXT_FRAMES}
+        mean = sum(near.values()) / max(len(near), 1)
+        if mean < self.settings.flicker:
             return None
-        message = "masks change more from frame to frame than people move: parts of people may be open"
-        frames = tuple(f for f, churn in near.items() if first <= f <= last and churn >= self.settings.jitter)
-        return Finding("mask_jitters", "review", message, frames, {"usual_change": usual})
+        message = "parts of the mask are gone for single frames: parts of people may be open"
+        frames = tuple(f for f, share in near.items() if first <= f <= last and share >= self.settings.flicker)
+        return Finding("mask_flickers", "review", message, frames, {"mean_flicker": mean})
 
     def _rescues(self, first: int, last: int) -> Finding | None:
         frames = tuple(frame for frame in self._areas if first <= frame <= last and self._is_rescued(frame))

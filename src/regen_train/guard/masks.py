@@ -1,4 +1,4 @@
-"""Masks from frame to frame: how much they jitter, and pieces that vanish or appear where nobody can leave or enter."""
+"""Masks from frame to frame: how much they flicker, and pieces that vanish or appear where nobody leaves or enters."""
 
 from dataclasses import dataclass
 
@@ -30,19 +30,6 @@ class Vanishing:
 
 
 @dataclass(frozen=True)
-class Change:
-    """How the masks of two neighbouring frames differ, beyond what people can have moved.
-
-    Args:
-        churn: Area lost and gained away from the border, as a share of the larger mask; 0 if both are tiny.
-        vanished: Pieces that one of the two lacks. Whoever appears from nowhere was there before, unmasked.
-    """
-
-    churn: float
-    vanished: tuple[Vanishing, ...]
-
-
-@dataclass(frozen=True)
 class _Still:
     """A mask, small, and the same grown by as much as people move."""
 
@@ -51,42 +38,44 @@ class _Still:
     near: Mask
 
 
-def compare_masks(first: int, before: Mask, second: int, after: Mask, settings: GuardSettings) -> Change:
-    """Compare the masks [h, w] of two neighbouring frames.
+def find_vanished(first: int, before: Mask, second: int, after: Mask, settings: GuardSettings) -> list[Vanishing]:
+    """Return pieces of mask that one of two neighbouring frames lacks, though nobody can have left or entered there.
 
-    What lies within ``border_band`` of the border may have left or entered.
+    Whoever appears from nowhere was there before, unmasked. What lies within ``border_band`` of the border may have
+    left or entered.
 
     Args:
         first: Number of the earlier frame.
-        before: Its mask.
+        before: Its mask [h, w].
         second: Number of the later frame.
-        after: Its mask.
+        after: Its mask [h, w].
         settings: Thresholds.
     """
     old, new = _still(first, before, settings), _still(second, after, settings)
+    inner = _inner(old.mask.shape, settings.border_band)
     lost, gained = old.mask & ~new.near, new.mask & ~old.near
-    inner = _inner(lost.shape, settings.border_band)
-    size = max(int(old.mask.sum()), int(new.mask.sum()))
-    if size < settings.vanish_area * old.mask.size:
-        return Change(0.0, ())
-    churn = (int((lost & inner).sum()) + int((gained & inner).sum())) / size
-    if churn >= settings.jitter:
-        churn = min(churn, _churn_in_step(old, new, inner, settings))
-    vanished = [*_missing(old, lost, second, inner, settings), *_missing(new, gained, first, inner, settings)]
-    return Change(churn, tuple(vanished))
+    return [*_missing(old, lost, second, inner, settings), *_missing(new, gained, first, inner, settings)]
 
 
-def _churn_in_step(old: _Still, new: _Still, inner: Mask, settings: GuardSettings) -> float:
-    """Return the churn if people had moved as the centre of their masks has: a fast walk is no jitter."""
-    centres = [np.argwhere(still.mask).mean(0) if still.mask.any() else None for still in (old, new)]
-    if centres[0] is None or centres[1] is None:
-        return np.inf
-    down, right = (round(float(value)) for value in centres[0] - centres[1])
-    matrix = np.array([[1, 0, right], [0, 1, down]], np.float32)
-    moved = cv2.warpAffine(new.mask.astype(np.uint8), matrix, new.mask.shape[::-1], flags=cv2.INTER_NEAREST) > 0
-    near = _still(new.frame, moved, settings).near
-    changed = ((old.mask & ~near) | (moved & ~old.near)) & inner
-    return float(changed.sum()) / max(int(old.mask.sum()), int(moved.sum()), 1)
+def measure_flicker(before: Mask, now: Mask, after: Mask, settings: GuardSettings) -> float | None:
+    """Return how much of a mask is gone for one frame alone, beyond what people can have moved.
+
+    Motion goes on, failing masks return: only what both neighbours have and this frame lacks counts.
+
+    Args:
+        before: Mask [h, w] of the frame before.
+        now: Of the frame.
+        after: Of the frame after.
+        settings: Thresholds.
+
+    Returns:
+        A share of the largest of the three masks; None where all are too small to tell.
+    """
+    old, own, new = (_still(0, mask, settings) for mask in (before, now, after))
+    size = max(int(still.mask.sum()) for still in (old, own, new))
+    if size < settings.vanish_area * own.mask.size:
+        return None
+    return int((old.mask & new.mask & ~own.near).sum()) / size
 
 
 def _missing(there: _Still, gone: Mask, frame: int, inner: Mask, settings: GuardSettings) -> list[Vanishing]:

@@ -36,8 +36,8 @@ class GuardSettings:
             the border; likewise one that appears.
         vanish_motion: How far, in shares of the short side, a person may move from frame to frame.
         vanish_area: Pieces smaller than this share of the picture are noise.
-        jitter: Half of all frames may change by less than this share of the mask, beyond motion; good masks change by
-            0.00 to 0.03, at 5 frames a second too.
+        flicker: This share of the masks, on average, may be gone for one frame alone; good masks of real clips show
+            0.000 to 0.002, at 1 to 2 frames a second up to 0.016, and failing ones 0.03 to 0.04.
         unstable_events: So many vanishings are masks that fail, not a door or a pillar.
         border_band: Within this share of the short side from the border people may come and go.
         box_coverage: Share of a detected person's or face's box that the mask must span.
@@ -66,7 +66,7 @@ class GuardSettings:
     vanish_kept: float = 0.5
     vanish_motion: float = 0.03
     vanish_area: float = 0.003
-    jitter: float = 0.1
+    flicker: float = 0.02
     unstable_events: int = 3
     border_band: float = 0.15
     box_coverage: float = 0.8
