@@ -7,7 +7,7 @@ from moving_people import draw_people, write_people
 
 from regen_train.preparation.report import format_verdicts
 from regen_train.preparation.settings import DatasetSettings
-from regen_train.preparation.survey import Verdict, closest_size, find_clips, survey_clip, survey_clips
+from regen_train.preparation.survey import Verdict, closest_size, find_clips, survey_clip
 from regen_train.schema import Bucket
 
 SETTINGS = DatasetSettings(num_frames=5, sizes=((32, 48), (48, 32)))
@@ -63,35 +63,6 @@ def test_a_large_crop_and_enlarging_are_noted(tmp_path: Path) -> None:
     notes = survey(tmp_path, replace(SETTINGS, sizes=((32, 96),))).notes
     assert "only 44% of the picture is kept" in notes
     assert "enlarged 1.50 times" in notes
-
-
-def test_one_bad_clip_stops_no_other_and_none_is_skipped_silently(tmp_path: Path) -> None:
-    good = write_people(tmp_path, "good", draw_people())
-    (tmp_path / "twin.mkv").write_bytes(good.read_bytes())
-    (tmp_path / "signals" / "good").rename(tmp_path / "signals" / "twin")
-    write_people(tmp_path, "good2", draw_people(seed=2))
-    write_people(tmp_path, "slow", draw_people(seed=3), fps=4.0)
-    changed = write_people(tmp_path, "changed", draw_people(seed=4))
-    changed.write_bytes(write_people(tmp_path / "elsewhere", "other", draw_people(seed=5)).read_bytes())
-    (tmp_path / "junk.mp4").write_bytes(b"no video")
-    (tmp_path / "notes.txt").write_text("not a clip")
-    torn = write_people(tmp_path, "torn", draw_people(seed=6))
-    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 2])
-    found = survey_clips(find_clips(tmp_path), tmp_path / "signals", SETTINGS, temporal_factor=4)
-    assert [plan.path.name for plan in found.plans] == ["good2.mkv", "twin.mkv"]
-    reasons = {verdict.clip: verdict.reason for verdict in found.refused}
-    assert set(reasons) == {"good.mkv", "slow.mkv", "changed.mkv", "junk.mp4", "torn.mkv"}
-    assert "no folder of signals" in reasons["good.mkv"]
-    assert "slow" in reasons["slow.mkv"]
-    assert "no folder of signals" in reasons["junk.mp4"]  # that it is no video says the stage before
-
-
-def test_the_same_file_twice_is_used_once(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        write_people(tmp_path, name, draw_people())
-    found = survey_clips(find_clips(tmp_path), tmp_path / "signals", SETTINGS, temporal_factor=4)
-    assert [plan.path.name for plan in found.plans] == ["one.mkv"]
-    assert found.refused == (Verdict("two.mkv", used=False, reason="is the same file as one.mkv"),)
 
 
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regen_train.guard import format_frames
 from regen_train.preparation.preview import PageItem, Reason, choose_frames, page_text, reasons_of_report, without_names
-from regen_train.preparation.preview.items import format_frames
 
 EVIL = "</script><script>document.title='harm'</script><img src=x onerror=alert(1)>&amp;\u2028\"'"
 ITEM = PageItem(

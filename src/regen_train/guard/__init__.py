@@ -11,7 +11,7 @@ from regen_train.guard.inspect import conclude, inspect_clip, judge_outlines
 from regen_train.guard.invariants import check_conditions
 from regen_train.guard.opinions import Opinions
 from regen_train.guard.repair import Repair, repair_mask, stream_repaired
-from regen_train.guard.report import Finding, GuardReport, Severity, Verdict
+from regen_train.guard.report import Finding, GuardReport, Severity, Verdict, format_frames
 from regen_train.guard.settings import GuardSettings
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Verdict",
     "check_conditions",
     "conclude",
+    "format_frames",
     "inspect_clip",
     "judge_outlines",
     "repair_mask",

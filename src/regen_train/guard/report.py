@@ -95,8 +95,8 @@ def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda finding: -_RANK[finding.severity]))
 
 
-def format_frames(frames: Iterable[int]) -> str:
-    """Return frame numbers as runs, such as ``3-7, 12``; long lists are cut."""
+def format_frames(frames: Iterable[int], *, at_most: int = _SHOWN_FRAMES) -> str:
+    """Return frame numbers as runs, such as ``3-7, 12``; lists of more than ``at_most`` runs are cut."""
     runs: list[list[int]] = []
     for frame in sorted(set(frames)):
         if runs and frame == runs[-1][1] + 1:
@@ -104,5 +104,5 @@ def format_frames(frames: Iterable[int]) -> str:
         else:
             runs.append([frame, frame])
     texts = [str(first) if first == last else f"{first}-{last}" for first, last in runs]
-    more = f" and {len(texts) - _SHOWN_FRAMES} more runs" if len(texts) > _SHOWN_FRAMES else ""
-    return ", ".join(texts[:_SHOWN_FRAMES]) + more
+    more = f" and {len(texts) - at_most} more runs" if len(texts) > at_most else ""
+    return ", ".join(texts[:at_most]) + more

@@ -5,13 +5,12 @@ from regen_train.preparation.encode import encode_window, latent_coverage
 from regen_train.preparation.gate import Gate
 from regen_train.preparation.pack import pack_dataset
 from regen_train.preparation.settings import DatasetSettings
-from regen_train.preparation.survey import ClipPlan, Survey, Verdict, survey_clip, survey_clips
+from regen_train.preparation.survey import ClipPlan, Verdict, survey_clip
 
 __all__ = [
     "ClipPlan",
     "DatasetSettings",
     "Gate",
-    "Survey",
     "Verdict",
     "compose_clip",
     "compose_window",
@@ -20,5 +19,4 @@ __all__ = [
     "latent_coverage",
     "pack_dataset",
     "survey_clip",
-    "survey_clips",
 ]

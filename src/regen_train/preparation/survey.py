@@ -70,14 +70,6 @@ class Verdict:
             object.__setattr__(self, "state", "used" if self.used else "REFUSED")
 
 
-@dataclass(frozen=True)
-class Survey:
-    """All clips of a folder, fit or refused."""
-
-    plans: tuple[ClipPlan, ...]
-    refused: tuple[Verdict, ...]
-
-
 def find_clips(folder: Path) -> list[Path]:
     """Return the video files of a folder, by name.
 
@@ -90,29 +82,6 @@ def find_clips(folder: Path) -> list[Path]:
     if not clips:
         raise FileNotFoundError(f"{folder} holds no video file ({', '.join(sorted(VIDEO_SUFFIXES))})")
     return clips
-
-
-def survey_clips(clips: Iterable[Path], signals: Path, settings: DatasetSettings, *, temporal_factor: int) -> Survey:
-    """Plan every clip; a clip that is not fit is refused with its reason and stops no other.
-
-    Args:
-        clips: Video files.
-        signals: The folder that holds one signals folder per clip, named like the clip without suffix.
-        settings: What the samples must be.
-        temporal_factor: Pixel frames per latent frame of the VAE.
-    """
-    plans: dict[str, ClipPlan] = {}
-    refused = []
-    for clip in clips:
-        try:
-            plan = survey_clip(clip, signals / clip.stem, settings, temporal_factor=temporal_factor)
-        except (ValueError, OSError) as error:
-            refused.append(Verdict(clip.name, used=False, reason=str(error)))
-            continue
-        twin = plans.setdefault(plan.source_sha256, plan)
-        if twin is not plan:
-            refused.append(Verdict(clip.name, used=False, reason=f"is the same file as {twin.path.name}"))
-    return Survey(tuple(plans.values()), tuple(refused))
 
 
 def survey_clip(

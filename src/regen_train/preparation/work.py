@@ -51,7 +51,7 @@ class WorkFolder:
         Raises:
             ValueError: Another process is at work here.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)  # it is as private as the clips
         with contextlib.ExitStack() as locks:
             _lock(locks, self.path / "lock", fcntl.LOCK_EX if part is None else fcntl.LOCK_SH)
             if part is None:

@@ -1,7 +1,7 @@
 """What the review page lists: an item per window of a clip, and one per clip that gave none. Pure data, no pictures."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -119,14 +119,3 @@ def without_names(item: PageItem) -> PageItem:
         for reason in item.reasons
     )
     return replace(item, name=None, caption="", reasons=reasons)
-
-
-def format_frames(frames: Iterable[int]) -> str:
-    """Return frame numbers in few words: ``3-9, 14``."""
-    runs: list[list[int]] = []
-    for frame in sorted(set(frames)):
-        if runs and frame == runs[-1][1] + 1:
-            runs[-1][1] = frame
-        else:
-            runs.append([frame, frame])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

@@ -16,7 +16,8 @@ from string import Template
 from typing import Any
 
 from regen_train.files import write_atomically
-from regen_train.preparation.preview.items import PageItem, Reason, format_frames, without_names
+from regen_train.guard import format_frames
+from regen_train.preparation.preview.items import PageItem, Reason, without_names
 
 PAGE_NAME = "index.html"
 NO_SOURCE = (
@@ -76,7 +77,7 @@ def _plain_reason(reason: Reason) -> dict[str, Any]:
     return {
         "check": reason.check,
         "severity": reason.severity,
-        "frames": format_frames(reason.frames),
+        "frames": format_frames(reason.frames, at_most=1000),
         "measured": _plain_measured(reason.measured),
         "message": reason.message,
     }
