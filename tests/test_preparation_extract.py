@@ -225,6 +225,18 @@ def test_files_named_as_an_extractor_count_by_their_content(place: Place) -> Non
     assert caption.read_text() == "A person sits.\n"
 
 
+def test_files_of_another_clip_of_the_same_name_are_refused(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.raw("a", 1)
+    write_people(place.folder / "other", "a", draw_people(seed=2, num_frames=10))
+    theirs = ("--masks", "MaskFiles", "--masks.root", str(place.folder / "other" / "signals"))
+    command = [*place.sources(["poses", "depth", "captions"]), *theirs]
+    assert place.extract(*command) == 1
+    assert "was made from another file than a.mkv" in capsys.readouterr().out
+    (place.folder / "other" / "signals" / "a" / "signals.json").unlink()
+    assert place.extract(*command, "--masks.window", "8") == 1
+    assert "which says what the files beside it were made from" in capsys.readouterr().out
+
+
 def test_missing_signals_are_named_with_what_makes_them(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.raw("bare", 1)
     place.bring("whole", draw_people(seed=2, num_frames=10))

@@ -16,6 +16,7 @@ from regen_train.signals import CaptionSource, DepthSource, MaskSource, PoseSour
 from regen_train.signals import caption as captions
 from regen_train.signals import depth as depths
 from regen_train.signals import mask as masks
+from regen_train.signals import meta as metas
 from regen_train.signals import pose as poses
 from regen_train.video import write_gray
 
@@ -114,6 +115,8 @@ class ExtractStage:
                 job.folder.mkdir(parents=True, exist_ok=True)
                 remove_leftovers(job.folder)
                 record.unlink(missing_ok=True)
+            if self.kind != "caption":
+                check_origin(self.source, job)
             with storing(path, also_reads=True):
                 count = _WRITERS[self.kind](path, self.source, job)
             if count is not None and count != job.max_frames:
@@ -122,6 +125,22 @@ class ExtractStage:
                 content = {"key": key, "identity": self.source.identity()}
                 write_atomically(record, json.dumps(content, sort_keys=True).encode())
         return Processed(key)
+
+
+def check_origin(source: Any, job: ExtractJob) -> None:
+    """Refuse files made elsewhere that were made from another clip of the same name.
+
+    Raises:
+        ValueError: They were, or do not say from which.
+    """
+    root = getattr(source, "root", None)
+    if root is None:
+        return
+    path = Path(root) / job.clip.stem / metas.FILE
+    if not path.is_file():
+        raise ValueError(f"no {path}, which says what the files beside it were made from; bring it")
+    if metas.read_meta(path)["source_sha256"] != job.sha256:
+        raise ValueError(f"{path.parent} was made from another file than {job.clip.name}; make it anew")
 
 
 def signal_key(kind: Kind, identity: Mapping[str, Any], job: ExtractJob) -> str:
