@@ -233,7 +233,7 @@ def test_files_of_another_clip_of_the_same_name_are_refused(place: Place, capsys
     assert place.extract(*command) == 1
     assert "was made from another file than a.mkv" in capsys.readouterr().out
     (place.folder / "other" / "signals" / "a" / "signals.json").unlink()
-    assert place.extract(*command, "--masks.window", "8") == 1
+    assert place.extract(*command) == 1
     assert "which says what the files beside it were made from" in capsys.readouterr().out
 
 

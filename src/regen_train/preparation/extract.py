@@ -164,6 +164,7 @@ def files_read(kind: Kind, source: Any, clip: Path) -> dict[str, str]:
     """
     roots = {FILES[kind]: getattr(source, "root", None), FILES["mask"]: getattr(source, "mask_root", None)}
     paths = [Path(root) / clip.stem / name for name, root in roots.items() if root is not None]
+    paths += [path.with_name(metas.FILE) for path in paths]  # it says of which clip they are
     return {str(path): file_sha256(path) for path in paths if path.is_file()}
 
 
