@@ -162,9 +162,9 @@ def files_read(kind: Kind, source: Any, clip: Path) -> dict[str, str]:
 
     Those are what lies in the ``root`` of files made elsewhere, and the mask that finds people for keypoints.
     """
-    roots = {FILES[kind]: getattr(source, "root", None), FILES["mask"]: getattr(source, "mask_root", None)}
-    paths = [Path(root) / clip.stem / name for name, root in roots.items() if root is not None]
-    paths += [path.with_name(metas.FILE) for path in paths]  # it says of which clip they are
+    root, mask_root = getattr(source, "root", None), getattr(source, "mask_root", None)
+    paths = [] if root is None else [Path(root) / clip.stem / name for name in (FILES[kind], metas.FILE)]
+    paths += [] if mask_root is None else [Path(mask_root) / clip.stem / FILES["mask"]]
     return {str(path): file_sha256(path) for path in paths if path.is_file()}
 
 
