@@ -168,7 +168,7 @@ def test_torchvision_says_what_to_download(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(FileNotFoundError, match=r"no route to host.*get https://.*dd69338a\.pth.*TransformersPeople"):
+    with pytest.raises(FileNotFoundError, match=r"no route to host.*fetch https://.*dd69338a\.pth.*TransformersPeople"):
         TorchvisionPeople().setup("cpu")
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from regen_train.detectors.weights import describe_model, find_model
 from regen_train.files import file_sha256
 from regen_train.guard.detectors import Boxes, Frames
 from regen_train.pretrained import PretrainedFolder
+from regen_train.torchvision_weights import load_torchvision_weights
 
 _VERSION = 1
 _COCO_PERSON = 1
@@ -119,7 +119,7 @@ class TorchvisionPeople:
             FileNotFoundError: The weights are not there and cannot be downloaded; says what to do.
             ValueError: The file holds weights of another model.
         """
-        from torchvision.models.detection import fasterrcnn_resnet50_fpn_v2
+        from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights, fasterrcnn_resnet50_fpn_v2
 
         model = fasterrcnn_resnet50_fpn_v2(
             weights=None,
@@ -128,7 +128,10 @@ class TorchvisionPeople:
             min_size=self.short_side,
             box_score_thresh=self.threshold,
         )
-        state = _download_state() if self.weights is None else _read_state(self.weights)
+        published = FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1
+        state = load_torchvision_weights(
+            self.weights, published, model="fasterrcnn_resnet50_fpn_v2", alternatives="TransformersPeople"
+        )
         try:
             model.load_state_dict(state)
         except RuntimeError as error:
@@ -155,32 +158,3 @@ class TorchvisionPeople:
         for result in self._model(list(pictures)):
             people = result["labels"] == _COCO_PERSON
             yield Boxes(result["boxes"][people].cpu(), result["scores"][people].cpu())
-
-
-def _download_state() -> dict[str, Tensor]:
-    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights
-
-    weights = FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1
-    try:
-        state: dict[str, Tensor] = weights.get_state_dict(
-            map_location="cpu", progress=False, check_hash=True, weights_only=True
-        )
-    except (URLError, OSError, RuntimeError) as error:
-        raise FileNotFoundError(
-            f"torchvision's weights cannot be downloaded ({error}): get {weights.url} on a machine with a network and "
-            f"pass the file as weights; or use TransformersPeople"
-        ) from error
-    return state
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights of fasterrcnn_resnet50_fpn_v2 at {path}; or use TransformersPeople")
-    if path.suffix == ".safetensors":
-        tensors: dict[str, Tensor] = load_file(path)
-        return tensors
-    # torchvision publishes no other format; nothing but tensors is read
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state

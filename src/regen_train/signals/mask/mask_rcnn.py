@@ -15,6 +15,7 @@ from regen_train.files import file_sha256
 from regen_train.signals.mask.files import UNKNOWN_TRACK, MaskWindows
 from regen_train.signals.mask.holes import fill_holes
 from regen_train.signals.windows import frame_windows
+from regen_train.torchvision_weights import load_torchvision_weights
 
 _ALTERNATIVES = "Sam3Masks (gated), GroundedSam2Masks, or MaskFiles (masks made elsewhere)"
 _HUB_WEIGHTS = "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth"
@@ -62,9 +63,11 @@ class MaskRcnnMasks:
             FileNotFoundError: They are not there, or cannot be downloaded; says how to get them.
             ValueError: They are of another model.
         """
-        from torchvision.models.detection import maskrcnn_resnet50_fpn_v2
+        from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights, maskrcnn_resnet50_fpn_v2
 
-        state = _download() if self.weights is None else _read(self.weights)
+        state = load_torchvision_weights(
+            self.weights, MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1, model="Mask R-CNN", alternatives=_ALTERNATIVES
+        )
         # the threshold drops unsure boxes before any work is done on their masks
         model = maskrcnn_resnet50_fpn_v2(
             weights=None,
@@ -107,29 +110,3 @@ class MaskRcnnMasks:
             people = found["masks"][found["labels"] == _PERSON, 0]
             label[(people >= self.mask_threshold).any(0).cpu()] = UNKNOWN_TRACK
         return labels
-
-
-def _download() -> dict[str, Tensor]:
-    from torchvision.models.detection import MaskRCNN_ResNet50_FPN_V2_Weights
-
-    weights = MaskRCNN_ResNet50_FPN_V2_Weights.COCO_V1
-    try:
-        return dict(weights.get_state_dict(map_location="cpu", progress=False, check_hash=True, weights_only=True))
-    except (OSError, RuntimeError) as error:
-        raise FileNotFoundError(
-            f"the weights of Mask R-CNN cannot be downloaded ({error}): fetch {weights.url} on a machine with a "
-            f"network and pass it as `weights`; or use {_ALTERNATIVES}"
-        ) from error
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights of Mask R-CNN at {path}; None downloads them; or use {_ALTERNATIVES}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return dict(load_file(path))
-    try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch tells of damage and pickles in a dozen types
-        raise ValueError(f"{path} must hold tensors only, as torchvision publishes them: {error}") from error

@@ -15,6 +15,7 @@ from regen_train.signals.hub_files import weights_sha256
 from regen_train.signals.pose.files import NUM_KEYPOINTS, Poses
 from regen_train.signals.pose.people import People, Tracker, stack_people
 from regen_train.signals.windows import frame_windows
+from regen_train.torchvision_weights import load_torchvision_weights
 
 NUM_BODY = 17
 
@@ -72,7 +73,11 @@ class KeypointRcnn:
             FileNotFoundError: They are not there, or cannot be downloaded; says how to get them.
             ValueError: They are of another model.
         """
-        state = _download() if self.weights is None else _read(self.weights)
+        from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights
+
+        state = load_torchvision_weights(
+            self.weights, KeypointRCNN_ResNet50_FPN_Weights.COCO_V1, model="Keypoint R-CNN", alternatives=_ALTERNATIVES
+        )
         # the threshold drops unsure boxes before any work is done on their keypoints
         model = build_model(min_size=self.min_size, box_score_thresh=self.min_box_score)
         try:
@@ -143,29 +148,3 @@ def people_of(found: Mapping[str, Float[Tensor, "..."] | Tensor], tracker: Track
     keypoints[:, :NUM_BODY] = found["keypoints"][..., :2].cpu().numpy()
     scores[:, :NUM_BODY] = score_of_logits(found["keypoints_scores"].cpu().numpy())
     return People(keypoints, scores, tracker.assign(found["boxes"].cpu().numpy()))
-
-
-def _download() -> dict[str, Tensor]:
-    from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights
-
-    weights = KeypointRCNN_ResNet50_FPN_Weights.COCO_V1
-    try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
-    except (OSError, RuntimeError) as error:
-        raise FileNotFoundError(
-            f"the weights of Keypoint R-CNN cannot be downloaded ({error}): fetch {weights.url} on a machine with a "
-            f"network and pass it as `weights`; or use {_ALTERNATIVES}"
-        ) from error
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights of Keypoint R-CNN at {path}; None downloads them; or use {_ALTERNATIVES}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return dict(load_file(path))
-    try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch tells of damage and pickles in a dozen types
-        raise ValueError(f"{path} must hold tensors only, as torchvision publishes them: {error}") from error
