@@ -1,6 +1,7 @@
 """What a preparation did, for the person at the screen."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from regen_train.preparation.jobs import ClipResult, WindowResult
@@ -50,7 +51,7 @@ class PreparationReport:
         self.kept += len(passed) - made
         self.windows.update(window.status for window in result.windows)
         done = f"{len(passed)} of {result.bucket}, {made} encoded now"
-        rest = [_describe(window) for window in result.windows if window.status != "ok"]
+        rest = _describe([window for window in result.windows if window.status != "ok"])
         reason = "; ".join(([done] if passed else []) + [*result.notes, *rest])
         self.verdicts.append(Verdict(clip, used=bool(passed), reason=reason, state=_state(result.windows)))
 
@@ -109,5 +110,9 @@ def _state(windows: tuple[WindowResult, ...]) -> str:
     return "review" if "review" in states else "rejected"
 
 
-def _describe(window: WindowResult) -> str:
-    return f"frames {window.first_frame}-{window.last_frame} {window.status}: {window.reason}"
+def _describe(windows: Sequence[WindowResult]) -> list[str]:
+    """Return what kept windows out, in words; windows that were kept out alike are told together."""
+    alike: dict[str, list[str]] = {}
+    for window in windows:
+        alike.setdefault(f"{window.status}: {window.reason}", []).append(f"{window.first_frame}-{window.last_frame}")
+    return [f"frames {', '.join(frames)} {reason}" for reason, frames in alike.items()]

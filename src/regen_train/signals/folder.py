@@ -81,7 +81,9 @@ def load_signals(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of signals at {folder}")
+        raise FileNotFoundError(
+            f"no folder of signals at {folder}; bring it, or name what makes it (data_prep.extract --help)"
+        )
     if clip is not None and not Path(clip).is_file():
         raise FileNotFoundError(f"no clip at {clip}")
     meta = _try(lambda: metas.read_meta(folder / metas.FILE))
