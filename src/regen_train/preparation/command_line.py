@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,13 @@ STAGES = (SourceOptions, EngineOptions, RayOptions, ProbeSettings, Extractors)
 ENCODING = (ModelOptions, SecondOpinions, GuardSettings, DatasetSettings)
 
 
-def parse_options(prog: str, description: str, kinds: Sequence[type], args: Sequence[str] | None) -> dict[type, Any]:
+def parse_options(
+    prog: str,
+    description: str,
+    kinds: Sequence[type],
+    args: Sequence[str] | None,
+    groups: Mapping[type, str] = GROUPS,
+) -> dict[type, Any]:
     """Return one instance of each dataclass in ``kinds``, from flags and ``--config`` files; exits on wrong input.
 
     Args:
@@ -36,6 +42,7 @@ def parse_options(prog: str, description: str, kinds: Sequence[type], args: Sequ
         description: What it does.
         kinds: Dataclasses whose fields become flags; a field of two of them is one flag.
         args: The command line; None takes the process's own.
+        groups: Dataclasses whose flags have a prefix, and which.
     """
     parser = ArgumentParser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of these options.")
@@ -50,13 +57,13 @@ def parse_options(prog: str, description: str, kinds: Sequence[type], args: Sequ
         )
     taken: set[str] = {"review"}
     for kind in kinds:
-        group = GROUPS.get(kind)
+        group = groups.get(kind)
         parser.add_class_arguments(kind, group, skip=set() if group else taken)
         taken |= set() if group else {field.name for field in dataclasses.fields(kind)}
     config = parser.parse_args(_with_paths(sys.argv[1:] if args is None else args))
     try:
         built = parser.instantiate(config)
-        return {kind: _instance(kind, built) for kind in kinds}
+        return {kind: _instance(kind, built, groups.get(kind)) for kind in kinds}
     except ValueError as error:
         parser.error(str(error))
         raise  # not reached: the line above exits
@@ -74,9 +81,9 @@ def _with_paths(args: Sequence[str]) -> list[str]:
     return written
 
 
-def _instance(kind: type, built: Any) -> Any:
-    if kind in GROUPS:
-        return built[GROUPS[kind]]
+def _instance(kind: type, built: Any, group: str | None) -> Any:
+    if group is not None:
+        return built[group]
     return kind(**{field.name: built[field.name] for field in dataclasses.fields(kind)})
 
 

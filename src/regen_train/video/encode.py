@@ -14,10 +14,11 @@ from torch import Tensor
 
 from regen_train.files import whole_file
 
-Codec = Literal["h264", "ffv1"]
+Codec = Literal["h264", "h264_444", "ffv1"]
 
 _ENDINGS = {"h264": (".mp4", ".mkv", ".mov"), "ffv1": (".mkv",)}
 _LIMITED_RANGE = 1
+_YUV = ("yuv420p", "yuv444p")
 # Every frame stands alone and carries checksums, so that damage is found and stays where it is.
 _FFV1_OPTIONS = {"level": "3", "slicecrc": "1", "g": "1"}
 
@@ -32,15 +33,16 @@ def write_video(
 ) -> int:
     """Write RGB frames to a file, without sound or metadata.
 
-    ``h264`` (yuv420p, for every player) loses detail; ``ffv1`` (bgr0, in .mkv) loses nothing. The file appears under
-    its name only when whole.
+    ``h264`` (yuv420p, for every player) loses detail; ``h264_444`` (yuv444p, for many players) keeps the detail of
+    colours and takes odd sizes; ``ffv1`` (bgr0, in .mkv) loses nothing. The file appears under its name only when
+    whole.
 
     Args:
-        path: Ends with .mp4, .mkv or .mov for ``h264``, .mkv for ``ffv1``.
+        path: Ends with .mp4, .mkv or .mov for H.264, .mkv for ``ffv1``.
         frames: uint8 [t, h, w, 3], or anything that yields [h, w, 3] one by one.
         fps: Frames a second.
         codec: How to code.
-        crf: Quality of ``h264``, 0 (best) to 51.
+        crf: Quality of H.264, 0 (best) to 51.
 
     Returns:
         The number of frames written.
@@ -50,7 +52,8 @@ def write_video(
     """
     if codec == "ffv1":
         return _write(path, frames, fps, _Coding("ffv1", "bgr0", "rgb24", _FFV1_OPTIONS))
-    return _write(path, frames, fps, _Coding("libx264", "yuv420p", "rgb24", {"crf": str(crf), "preset": "medium"}))
+    stored = "yuv444p" if codec == "h264_444" else "yuv420p"
+    return _write(path, frames, fps, _Coding("libx264", stored, "rgb24", {"crf": str(crf), "preset": "medium"}))
 
 
 def write_gray(path: str | Path, frames: Iterable[Shaped[Tensor, "h w"]], fps: int | float) -> int:
@@ -119,7 +122,9 @@ def _check(path: Path, first: Tensor | None, fps: int | float, coding: _Coding) 
     elif coding.stored == "yuv420p" and (first.shape[0] % 2 or first.shape[1] % 2):
         height, width = first.shape[:2]
         even = f"{height - height % 2}x{width - width % 2}"
-        faults.append(f"h264 needs even height and width, got {height}x{width}; crop to {even} or write ffv1")
+        faults.append(
+            f"h264 needs even height and width, got {height}x{width}; crop to {even}, or write h264_444 or ffv1"
+        )
     if faults:
         raise ValueError(f"{path}: " + "; ".join(faults))
 
@@ -134,7 +139,7 @@ def _encoder(path: Path, first: Tensor, fps: int | float, coding: _Coding) -> It
         stream.pix_fmt = coding.stored
         context = stream.codec_context
         context.time_base = 1 / rate
-        if coding.stored == "yuv420p":
+        if coding.stored in _YUV:
             matrix = _matrix(first.shape[0])
             context.colorspace = context.color_primaries = context.color_trc = matrix
             context.color_range = _LIMITED_RANGE
@@ -148,9 +153,9 @@ def _matrix(height: int) -> int:
 
 def _picture(frame: Tensor, coding: _Coding, stream: Any) -> Any:
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.cpu().numpy()), format=coding.given)
-    if coding.stored == "yuv420p":
+    if coding.stored in _YUV:
         return picture.reformat(
-            format="yuv420p",
+            format=coding.stored,
             dst_colorspace=1 if stream.height >= 720 else 5,
             src_color_range=2,
             dst_color_range=_LIMITED_RANGE,
