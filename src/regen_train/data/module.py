@@ -155,8 +155,10 @@ class ShardDataModule(L.LightningDataModule):
         return str(self.variants)
 
     def describe(self) -> dict[str, Any]:
-        """Return the options that shape what is learned, as plain values."""
+        """Return what shapes what is learned, as plain values: the options, and how the dataset was composed."""
+        dataset = {"settings": dict(self.info.settings), "buckets": list(self.info.buckets)}
         return {
+            "dataset": dataset,
             "seed": self.seed,
             "global_batch_size": self.global_batch_size,
             "reference": self.reference,
