@@ -1,4 +1,4 @@
-"""The command line: fit, validate and test by LightningCLI; export and demo as plain functions."""
+"""The command line: fit, validate and test by LightningCLI; export, anonymize and demo as plain functions."""
 
 import logging
 import os
@@ -12,6 +12,7 @@ COMMANDS = {
     "validate": "loss on the held-out clips at fixed noise: regen_train validate --config X --ckpt_path last",
     "test": "the same, logged under the name test; data.validation.path names a dataset of its own",
     "export": "weights for other tools: regen_train export --checkpoint runs/x/last.ckpt --output exported",
+    "anonymize": "other people in a video: regen_train anonymize --input in.mp4 --output out.mp4 --variant X ...",
     "demo": "the whole way from frames to exported weights, tiny, on CPU",
 }
 
@@ -60,6 +61,10 @@ def _run(command: str, arguments: list[str]) -> None:
         from regen_train.export_cli import main as export
 
         export(arguments)
+    elif command == "anonymize":
+        from regen_train.anonymize_cli import main as anonymize
+
+        anonymize(arguments)
     elif command == "demo":
         from jsonargparse import auto_cli
 

@@ -180,28 +180,34 @@ def load_painter(
         ValueError: The LoRA does not fit the model, or was trained on another base.
     """
     adapter = None if lora is None else load_adapter(lora)
-    spec = None if adapter is None or lora is None else lora_spec(adapter, lora)
     encoders = load_encoders(pretrained, dtype=dtype, device=device, revision=revision, tiling=tiling)
-    model = load_wan_vace(pretrained, dtype=dtype, lora=spec, revision=revision).to(device).eval()
+    model = load_model(pretrained, lora, dtype=dtype, device=device, revision=revision)
     return Painter(model, encoders, reference=trained_reference(adapter) if reference is None else reference)
 
 
-def lora_spec(adapter: Adapter, lora: str) -> LoraSpec:
-    """Return the factors that a LoRA file needs in the model."""
-    return LoraSpec(
-        rank=adapter.rank,
-        alpha=adapter.alpha,
-        targets="all" if adapter.targets == "all" else "attn+ffn",
-        init=str(find_adapter(Path(lora))),
-        use_dora=adapter.use_dora,
-        use_rslora=adapter.use_rslora,
-    )
+def load_model(
+    pretrained: str, lora: str | None, *, dtype: Precision, device: str | torch.device, revision: str | None = None
+) -> WanVace:
+    """Load the transformer with the LoRA on it; arguments and errors as in `load_painter`."""
+    spec = None if lora is None else _lora_spec(load_adapter(lora), find_adapter(Path(lora)))
+    return load_wan_vace(pretrained, dtype=dtype, lora=spec, revision=revision).to(device).eval()
 
 
 def trained_reference(adapter: Adapter | None) -> Reference:
     """Return how VACE's reference was used where the LoRA was trained; the first condition frame if it is unknown."""
     stated = None if adapter is None or adapter.metadata is None else adapter.metadata.settings.get("reference")
     return "none" if stated == "none" else "first_condition"
+
+
+def _lora_spec(adapter: Adapter, file: Path) -> LoraSpec:
+    return LoraSpec(
+        rank=adapter.rank,
+        alpha=adapter.alpha,
+        targets="all" if adapter.targets == "all" else "attn+ffn",
+        init=str(file),
+        use_dora=adapter.use_dora,
+        use_rslora=adapter.use_rslora,
+    )
 
 
 def _counted(progress: Progress, batch: int, batches: int) -> Progress:

@@ -1,0 +1,75 @@
+"""What can be told before anything heavy is loaded: files that are missing, and how to make them."""
+
+import shlex
+from pathlib import Path
+
+from regen_train.anonymize.options import AnonymizeOptions
+from regen_train.preparation.extract import FILES
+from regen_train.signals import meta as metas
+
+_ENDINGS = (".mp4", ".mov", ".mkv")
+_EXTRACTORS = {
+    FILES["mask"]: "--masks Sam3Masks",
+    FILES["pose"]: "--poses DwPose",
+    FILES["depth"]: "--depth DepthAnythingV2",
+    FILES["caption"]: "--captions Qwen3VlCaptions",
+}
+
+
+def check_request(options: AnonymizeOptions) -> None:
+    """Refuse what cannot be done, all faults at once.
+
+    Raises:
+        FileNotFoundError: The input or some of its signals are missing; says how to make them.
+        ValueError: The output cannot be written or is one of the files that are read, or text is to be hidden that
+            nothing finds.
+    """
+    video = options.video
+    faults = _output_faults(video.input, video.output, video.signals)
+    if options.guard.text == "blur" and options.opinions.text is None:
+        faults.append("--guard.text blur needs something that finds text; name it, such as --text RapidOcrText")
+    if faults:
+        raise ValueError("; ".join(faults))
+    if not video.input.is_file():
+        raise FileNotFoundError(f"there is no input at {video.input}")
+    needs_depth = video.variant == "structall" and options.window.standin_depth is None
+    wanted = [name for name in (*FILES.values(), metas.FILE) if name != FILES["depth"] or needs_depth]
+    missing = [name for name in wanted if not (video.signals / name).is_file()]
+    if missing:
+        raise FileNotFoundError(_missing_signals(video.input, video.signals, missing))
+
+
+def _output_faults(source: Path, output: Path, signals: Path) -> list[str]:
+    faults = []
+    if output.suffix.lower() not in _ENDINGS:
+        faults.append(f"--output must end with {', '.join(_ENDINGS)}, got {output.name!r}")
+    if output.exists() and source.exists() and output.samefile(source):
+        faults.append(f"--output {output} is the input itself, which is never changed; give it another name")
+    if signals.resolve() in output.resolve().parents:
+        faults.append(f"--output {output} lies among the signals, which are only read; write it elsewhere")
+    if output.is_dir():
+        faults.append(f"--output {output} is a folder; give a file")
+    return faults
+
+
+def _missing_signals(source: Path, signals: Path, missing: list[str]) -> str:
+    """Say what is missing, and which commands make it; extraction works on a folder of clips."""
+    stem, lacks_depth = shlex.quote(source.stem), FILES["depth"] in missing
+    state = f"lacks {', '.join(missing)}" if signals.is_dir() else "does not exist"
+    commands = [f"mkdir -p work/clips && cp {shlex.quote(str(source))} work/clips/"]
+    if metas.FILE in missing:  # without it nobody knows what the rest was made of: make all of it
+        missing = [name for name in _EXTRACTORS if lacks_depth or name != FILES["depth"]]
+    else:
+        brought = shlex.quote(str(signals))
+        commands.append(f"mkdir -p work/clips/signals && cp -r {brought} work/clips/signals/{stem}")
+    flags = " ".join(flag for name, flag in _EXTRACTORS.items() if name in missing)
+    commands.append(f"python -m data_prep.extract --clips work/clips --output work {flags}")
+    text = f"the people in {source.name} are known by its signals alone, and --signals {signals} {state}. Bring "
+    text += "them (README, section 1, has the format), or make them:\n  " + "\n  ".join(commands)
+    text += f"\nand give --signals work/.work/signals/{stem}"
+    if lacks_depth:
+        text += (
+            "\nstructall needs depth.mkv: without it there is --variant structhuman, or a stand-in that knows nothing "
+            "of the scene, --standin_depth vertical_gradient"
+        )
+    return text

@@ -1,0 +1,148 @@
+"""A video file in, an anonymized video file out."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from regen_train.adapter import load_adapter
+from regen_train.anonymize.options import AnonymizeOptions, PainterOptions
+from regen_train.anonymize.origin import check_variant, origin_of
+from regen_train.anonymize.painter import Painter, Painting, Progress, load_model, trained_reference
+from regen_train.anonymize.request import check_request
+from regen_train.anonymize.size import Border, border_of, restore_size
+from regen_train.anonymize.window import PassedWindow, take_window
+from regen_train.encoders import load_encoders
+from regen_train.preparation import DatasetSettings
+from regen_train.preparation.command_line import pick_device
+from regen_train.preparation.probe import Probed, ProbeStage
+from regen_train.pretrained import Precision
+from regen_train.schema import Bucket
+from regen_train.video import plan_crop, read_times, write_video
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AnonymizeReport:
+    """What was anonymized, and what was not.
+
+    Args:
+        output: The file that was written.
+        first_frame: Number of the first source frame that it shows.
+        last_frame: Number of the last.
+        source_frames: Frames of the input.
+        start: Seconds from the input's first frame to ``first_frame``.
+        end: Seconds from the input's first frame to ``last_frame``.
+        size: Height and width of the output, which are the input's.
+        bucket: The shape that the model painted.
+        fps: Frames per second of the output.
+        border: What the crop left out of the picture.
+        settings: How the condition was composed.
+        notes: What else a person should know.
+    """
+
+    output: Path
+    first_frame: int
+    last_frame: int
+    source_frames: int
+    start: float
+    end: float
+    size: tuple[int, int]
+    bucket: Bucket
+    fps: float
+    border: Border
+    settings: DatasetSettings
+    notes: tuple[str, ...]
+
+
+def anonymize_video(options: AnonymizeOptions, *, progress: Progress | None = None) -> AnonymizeReport:
+    """Anonymize the first window of a video: its first 49 frames at 7.5 frames a second, with the paper's model.
+
+    The gate judges the window as data preparation does, and nothing is written of one that it does not let pass. The
+    output has the input's size, no sound and no metadata; it appears under its name only when whole.
+
+    Args:
+        options: What becomes of which file, and how.
+        progress: Called after every sampling step with the steps done and those to do.
+
+    Raises:
+        FileNotFoundError: The input, its signals, the model or the LoRA are missing.
+        GateRefusedError: The gate does not let the window pass.
+        ValueError: Anything else that cannot be done; says what, where and what would do.
+    """
+    check_request(options)
+    video, model = options.video, options.model
+    adapter = None if model.lora is None else load_adapter(model.lora)
+    check_variant(adapter, video.variant)
+    device = pick_device(model.device)
+    dtype = _precision(model, device)
+    encoders = load_encoders(model.pretrained, dtype=dtype, device=device, revision=model.revision, tiling=model.tiling)
+    probed = _probe(options)
+    origin = origin_of(model.pretrained, adapter)
+    if adapter is not None and not origin.stated:
+        log.warning("the LoRA does not say how its conditions were composed; taken to be as in the paper's release")
+    settings = options.window.settings(origin, video.variant, (probed.height, probed.width), encoders.geometry)
+    passed = take_window(options, probed, settings, encoders.geometry, device)
+    transformer = load_model(model.pretrained, model.lora, dtype=dtype, device=device, revision=model.revision)
+    reference = trained_reference(adapter) if model.reference is None else model.reference
+    painter = Painter(transformer, encoders, reference=reference)
+    (painted,) = painter.paint(
+        [_painting(passed, settings, video.seed)],
+        settings=options.sampling,
+        negative_prompt=video.negative_prompt,
+        progress=progress,
+    )
+    crop = plan_crop(*passed.plan.size, *painted.shape[1:3])
+    frames = restore_size(painted, crop)
+    even = not (frames.shape[1] % 2 or frames.shape[2] % 2)
+    video.output.parent.mkdir(parents=True, exist_ok=True)
+    write_video(video.output, frames, settings.fps, codec="h264" if even else "h264_444")
+    notes = () if even else ("an odd size needs H.264 with whole colour (yuv444p), which some players do not show",)
+    return _report(options, probed, passed, settings, border_of(crop), notes)
+
+
+def _painting(passed: PassedWindow, settings: DatasetSettings, seed: int) -> Painting:
+    clip = passed.window.clip
+    (condition,) = clip.conditions.values()
+    return Painting(condition, passed.plan.caption, seed, clip.mask if settings.vace_mask == "human" else None)
+
+
+def _probe(options: AnonymizeOptions) -> Probed:
+    result = ProbeStage(options.probe).process(options.video.input).value
+    assert isinstance(result, Probed)
+    return result
+
+
+def _precision(model: PainterOptions, device: str) -> Precision:
+    if model.dtype != "auto":
+        return model.dtype
+    return "fp32" if torch.device(device).type == "cpu" else "bf16"
+
+
+def _report(
+    options: AnonymizeOptions,
+    probed: Probed,
+    passed: PassedWindow,
+    settings: DatasetSettings,
+    border: Border,
+    notes: tuple[str, ...],
+) -> AnonymizeReport:
+    first, last = passed.window.frames[0], passed.window.frames[-1]
+    times = read_times(options.video.input, max_frames=last + 1)
+    released = ("the gate doubted it and a person released it",) if passed.released else ()
+    return AnonymizeReport(
+        output=options.video.output,
+        first_frame=first,
+        last_frame=last,
+        source_frames=probed.num_frames,
+        start=float(times[first] - times[0]),
+        end=float(times[last] - times[0]),
+        size=passed.plan.size,
+        bucket=passed.plan.bucket,
+        fps=settings.fps,
+        border=border,
+        settings=settings,
+        notes=(*passed.plan.notes, *released, *notes),
+    )
