@@ -19,6 +19,8 @@ from regen_train.files import file_sha256
 Precision = Literal["bf16", "fp32"]
 DTYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
+TOY = "toy"
+_TOY_FOLDER = Path(__file__).parent / "toy" / "model"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Tensors and text only: a pickle in a repository is never downloaded.
 _SAFE_FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
@@ -45,19 +47,23 @@ def resolve_folder(pretrained: str, *, revision: str | None, parts: Sequence[str
     """Return the local folder of a pretrained pipeline, downloading the wanted parts of a hub id if need be.
 
     Args:
-        pretrained: A folder, or a hub id such as ``Wan-AI/Wan2.1-VACE-1.3B-diffusers``.
+        pretrained: A folder, a hub id such as ``Wan-AI/Wan2.1-VACE-1.3B-diffusers``, or ``toy`` for the small model
+            of a drawn world that comes with this package.
         revision: Branch, tag or commit on the hub; None for its main branch. Means nothing for a folder.
         parts: What to download of a hub id: folders such as ``vae``, files such as ``vae/config.json``.
 
     Raises:
         FileNotFoundError: There is no such folder, and no such hub id can be had; says why and what to do.
     """
+    if pretrained == TOY:
+        return PretrainedFolder(_TOY_FOLDER, TOY)
     folder = Path(pretrained).expanduser()
     if folder.is_dir():
         return PretrainedFolder(folder, folder.resolve().name)
     if folder.exists() or not _HUB_ID.fullmatch(pretrained):
         raise FileNotFoundError(
-            f"pretrained must be an existing diffusers folder or a hub id OWNER/NAME; found neither in {pretrained!r}"
+            "pretrained must be an existing diffusers folder, a hub id OWNER/NAME, or toy; found none in "
+            f"{pretrained!r}"
         )
     files = [part for part in parts if part.endswith(".json")]
     patterns = files + [f"{part}/{kind}" for part in parts if part not in files for kind in _SAFE_FILES]
