@@ -75,7 +75,8 @@ def lightning_steps(dataset: Path, run: Path, steps: int) -> list[float]:
     """Return seconds per step of ``regen_train fit``, the first step left out."""
     arguments = [
         *("--config", "quickstart.yaml", "--model.pretrained", "random:tiny", "--data.path", str(dataset)),
-        *("--data.global_batch_size", "1", "--trainer.accumulate_grad_batches", "1", "--ema.decay", "0"),
+        *("--data.global_batch_size", "1", "--data.per_device_batch_size", "1", "--ema.decay", "0"),
+        *("--data.reference", "first_condition", "--model.recipe", "paper", "--model.lora.rank", "4"),
         *("--data.dropout.reference", "0", "--data.validation.num_samples", "0", "--preview.num_clips", "0"),
         *("--trainer.default_root_dir", str(run), "--trainer.max_steps", str(steps)),
         *("--trainer.callbacks+=__main__.StepTimes",),

@@ -19,6 +19,7 @@ from regen_train.toy.tiny import build_tiny_wan_vace
 ENCODER_EXTRAS = {"text_encoder_sha256": "none", "note": "random latents"}
 SETTINGS = {"fps": 7.5, "skeleton_style": "regenhuman", "vace_mask": "ones"}
 BUCKETS = (Bucket(5, 32, 32), Bucket(5, 32, 48))
+TINY_CONFIG = Path(__file__).parent / "tiny.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -67,9 +68,9 @@ def write_random_dataset(folder: Path, model: Path, *, num_samples: int = 20) ->
 
 @pytest.fixture
 def quick_arguments(tiny_model: Path, tiny_dataset: Path, tmp_path: Path) -> list[str]:
-    """The options that make ``regen_train fit --config quickstart.yaml`` run on the tiny model and dataset."""
+    """The options that make ``regen_train fit`` run on the tiny model and dataset."""
     return [
-        *("--config", "quickstart.yaml"),
+        *("--config", str(TINY_CONFIG)),
         *("--model.pretrained", str(tiny_model)),
         *("--data.path", str(tiny_dataset)),
         *("--trainer.default_root_dir", str(tmp_path / "run")),

@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from conftest import TINY_CONFIG
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
@@ -89,7 +90,7 @@ class Run:
 def run(tiny_model: Path, tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("callbacks") / "run"
     paths = ("--model.pretrained", str(tiny_model), "--data.path", str(tiny_dataset))
-    arguments = ["--config", "quickstart.yaml", *paths, "--trainer.default_root_dir", str(folder), *OPTIONS]
+    arguments = ["--config", str(TINY_CONFIG), *paths, "--trainer.default_root_dir", str(folder), *OPTIONS]
     with redirect_stdout(io.StringIO()) as printed:
         cli = TrainingCLI.run(["fit", *resolve_arguments(arguments)])
     record = next(callback for callback in cli.trainer.callbacks if isinstance(callback, Record))

@@ -27,7 +27,7 @@ Fit = Callable[..., TrainingCLI]
 
 @pytest.fixture
 def fit(quick_arguments: list[str]) -> Fit:
-    """Run ``regen_train fit --config quickstart.yaml`` on the tiny model; errors come as they are raised."""
+    """Run ``regen_train fit`` on the tiny model; errors come as they are raised."""
 
     def run(*options: str) -> TrainingCLI:
         callbacks = ["--trainer.callbacks+=test_training.Record"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from regen_train.adapter import to_diffusers_names
 from regen_train.model.assemble import assign_state, empty_transformer
 from regen_train.model.random_init import RANDOM_PREFIX, random_config, random_transformer
-from regen_train.pretrained import read_config, read_safetensors, resolve_folder
+from regen_train.pretrained import TOY, read_config, read_safetensors, resolve_folder
 
 # The only factor that no transformer's config states. It is read from the VAE's config where there is one beside the
 # transformer; 4 is what every VAE that diffusers' AutoencoderKLWan can build has.
@@ -78,7 +78,7 @@ def load_transformer(pretrained: str, *, dtype: torch.dtype, revision: str | Non
     vae_config = pipeline / "vae" / "config.json"
     vae = read_config(vae_config) if vae_config.is_file() else {}
     factor = int(vae.get("scale_factor_temporal", _WAN_TEMPORAL_FACTOR))
-    name = found.name if found.revision else pipeline.resolve().name
+    name = found.name if found.revision or found.name == TOY else pipeline.resolve().name
     return LoadedTransformer(module, name, found.revision, factor)
 
 

@@ -1,0 +1,21 @@
+"""The form of the toy: what its model was made for, and with which settings its datasets are prepared."""
+
+from regen_train.toy.world import ClipFormat, WorldOptions
+
+TOY_FORM = ClipFormat(num_frames=9, height=80, width=80, fps=8.0)
+"""Length, size and rate of a clip."""
+
+TOY_PEOPLE = WorldOptions(max_people=2, min_size=0.6, max_size=0.95)
+"""Large people, so that patterns can be seen at 80 pixels."""
+
+TOY_DILATION = 1
+TOY_LINE_WIDTH = 1.5
+"""Pixels. What is right for real video, 8 and 4 pixels, would cover half of so small a picture."""
+
+PREPARE_OPTIONS = (
+    *("--fps", "8", "--num_frames", "9", "--sizes", "[[80,80]]"),
+    *("--dilation", str(TOY_DILATION), "--line_width", str(TOY_LINE_WIDTH)),
+    # The drawn world's masks and skeletons are exact, and no detector of real people knows its people.
+    *("--guard.when_absent", "accept"),
+)
+"""What `data_prep.run` is told for clips of the drawn world."""
