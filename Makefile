@@ -1,10 +1,10 @@
-# make demo | make test: each sets up its own virtual environment first.
+# make demo | make test | make toy-model: each sets up its own virtual environment first.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test slow check format clean
+.PHONY: demo test slow check format toy-model clean
 
 demo: $(INSTALLED)
 	$(BIN)/regen_train demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(SIGNALS),--signals "$(SIGNALS)") $(ARGS)
@@ -24,6 +24,9 @@ check: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+toy-model: $(INSTALLED)
+	$(BIN)/python -m regen_train.toy.making --output toy_model $(ARGS)
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Make the toy model anew: VAE, text encoder, world, base and observer, each by a stage that is skipped where it is done.
+"""Make the toy model anew, by stages that are skipped where they are done: VAE, text, world, shards, base, observer.
 
     python -m regen_train.toy.making --output toy_model
 
