@@ -1,0 +1,109 @@
+"""The demo's page: one HTML file that holds its pictures, loads nothing and runs no script."""
+
+import base64
+import hashlib
+import html
+import os
+import platform
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from regen_train.demo.figures import (
+    caption_figures,
+    colour_figures,
+    gain_figures,
+    identity_figures,
+    motion_figures,
+    step_figures,
+    tiles,
+)
+from regen_train.demo.pictures import Panel, ShownClip
+from regen_train.demo.report import Report
+from regen_train.demo.words import number
+from regen_train.files import write_atomically
+
+PAGE_NAME = "index.html"
+
+
+def write_page(path: Path, report: Report, clips: Sequence[ShownClip], own: ShownClip | None = None) -> None:
+    """Write the page.
+
+    Args:
+        path: Where to.
+        report: All figures.
+        clips: What is shown of the held-out clips.
+        own: The user's own clip, shown first.
+    """
+    write_atomically(path, page_text(report, clips, own).encode())
+
+
+def page_text(report: Report, clips: Sequence[ShownClip], own: ShownClip | None = None) -> str:
+    """Return the page; see `write_page`."""
+    found, journal = report.measurement, report.journal
+    frames, height, width, _ = clips[0].panels[0].frames.shape
+    own_height, own_width = (height, width) if own is None else own.panels[0].frames.shape[1:3]
+    style = Template(_resource("page.css")).substitute(
+        frames=frames, shift=f"{100 * (1 - frames) / frames:.4f}", own_ratio=f"{own_width}/{own_height}"
+    )
+    identity = found.methods[0].clean
+    return Template(_resource("page.html")).substitute(
+        policy=html.escape(_policy(style)),
+        style=style,
+        size=f"{height} by {width}",
+        minutes=number(journal.seconds / 60, 1),
+        tiles=tiles(found),
+        own="" if own is None else _own(own),
+        clips="\n".join(map(_clip, clips)),
+        n=identity.n,
+        chance=f"{100 * identity.chance:.1f} %",
+        identity=identity_figures(found),
+        colours=colour_figures(found),
+        motion=motion_figures(found),
+        gains=gain_figures(found),
+        captions=caption_figures(found),
+        seconds=number(journal.seconds, 0),
+        memory=f"{journal.peak_bytes / 1e9:.1f} GB",
+        machine=html.escape(f"{os.cpu_count()} CPU cores, {platform.machine()}"),
+        pretrained=html.escape(Path(report.settings.pretrained).name),
+        steps=step_figures(journal),
+        commands=html.escape("\n".join(command for entry in journal.entries for command in entry.commands)),
+    )
+
+
+def _own(clip: ShownClip) -> str:
+    return (
+        '<section id="own">\n<h2>Your clip</h2>\n<p class="note">Its first window, by a toy model that has only ever '
+        "seen drawn people: what comes out looks like nobody real. It shows that your masks, skeletons and depth are "
+        "read and pass the gate. Figures that need exact truth are left out for it; all others on this page are of the "
+        f"drawn world.</p>\n{_clip(clip)}\n</section>"
+    )
+
+
+def _clip(clip: ShownClip) -> str:
+    others = "".join(map(_panel, clip.others))
+    return (
+        f'<article class="clip">\n<h3>{html.escape(clip.title)}</h3>\n'
+        f"<p>New caption: “{html.escape(clip.caption)}”</p>\n"
+        f'<div class="panels">{"".join(map(_panel, clip.panels))}</div>\n'
+        + (f'<div class="panels others">{others}</div>\n' if others else "")
+        + "</article>"
+    )
+
+
+def _panel(panel: Panel) -> str:
+    label = html.escape(panel.label)
+    return (
+        f'<figure class="{panel.kind}"><div class="loop"><img alt="{label}" src="{panel.sheet}"></div>'
+        f"<figcaption>{label}</figcaption></figure>"
+    )
+
+
+def _policy(style: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+
+
+def _resource(name: str) -> str:
+    return (files("regen_train.demo") / name).read_text(encoding="utf-8")

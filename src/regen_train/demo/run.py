@@ -1,0 +1,151 @@
+"""The order of the demo's steps, and what it ends with."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+from regen_train.demo.follow import load_follower
+from regen_train.demo.gallery import shown_clips, write_pictures
+from regen_train.demo.journal import Journal
+from regen_train.demo.measure import Follow, measure
+from regen_train.demo.methods import treat
+from regen_train.demo.own import OwnClip
+from regen_train.demo.page import PAGE_NAME, write_page
+from regen_train.demo.report import Report, write_report
+from regen_train.demo.settings import VARIANTS, DemoFolder, DemoSettings
+from regen_train.demo.steps import Machinery
+from regen_train.demo.subjects import draw_subjects
+from regen_train.demo.table import answers, figures_table, steps_table
+from regen_train.toy.form import TOY_FORM
+
+_MADE = ("clips", "held_out", "dataset", "own", "run", "exported", "strips", "videos")
+
+
+def run_demo(
+    output: str = "demo_output", video: str | None = None, signals: str | None = None, steps: int = 200
+) -> None:
+    """Go the whole way with a toy model in a drawn world: what is shown says nothing of real video.
+
+    Args:
+        output: Folder for all that is made; an earlier demo in it is made anew.
+        video: Your own video file, of which the first window is anonymized, too.
+        signals: The folder with its mask, pose and caption; needed with ``video``.
+        steps: Training steps of each variant; StructHuman is killed half way and resumed.
+
+    Raises:
+        ValueError: Only one of ``video`` and ``signals`` is given, or they lie in ``output``.
+        FileNotFoundError: There is no such video or signals.
+        FileExistsError: ``output`` holds files that no demo made.
+        ChildProcessError: One of the commands failed.
+    """
+    folder = Path(output)
+    check_brought(folder, video, signals)
+    claim(folder)
+    brought = None if video is None or signals is None else (Path(video), Path(signals))
+    go(DemoFolder(folder), DemoSettings(steps=steps), load_follower(), brought)
+
+
+def go(folder: DemoFolder, settings: DemoSettings, follow: Follow, brought: tuple[Path, Path] | None = None) -> Report:
+    """Do all steps and write the page.
+
+    Args:
+        folder: Where everything goes; empty.
+        settings: How much of everything.
+        follow: Finds people in videos.
+        brought: The user's own video and the folder of its signals.
+    """
+    print("This is a TOY: a drawn world and a tiny model. It says nothing of real video.", flush=True)
+    _hide_loading_bars()
+    journal = Journal()
+    machinery = Machinery(folder, settings, journal)
+    own = None if brought is None else OwnClip(*brought, folder, machinery)
+    if own is not None:
+        journal.do("your clip: signals, gate, shard", own.prepare)
+    _train(machinery, journal)
+    if own is not None:
+        journal.do("your clip: anonymize", own.anonymize)
+    ending = _Ending(folder, settings, follow)
+    journal.do("draw held-out clips", ending.draw)
+    journal.do("anonymize a file", lambda: machinery.anonymize_file(ending.subjects.alone[0].held_out))
+    journal.do("reload in diffusers", lambda: machinery.reload(ending.subjects.alone[0]))
+    journal.do("paint", ending.paint)
+    journal.do("measure", ending.measure)
+    journal.do("pictures", ending.show)
+    report = Report(settings, ending.measurement, journal)
+    write_page(folder.path / PAGE_NAME, report, ending.shown, None if own is None else own.shown())
+    write_report(folder.path / "report.json", report)
+    print(f"\n{figures_table(report.measurement)}\n\n{answers(report.measurement)}\n\n{steps_table(journal)}")
+    print(f"\nThe page, with pictures: {folder.path / PAGE_NAME}")
+    print("This was a TOY: the page says what it proves and what not.")
+    return report
+
+
+def _train(machinery: Machinery, journal: Journal) -> None:
+    steps = machinery.settings.steps
+    half = steps // 2
+    journal.do("draw clips", machinery.draw)
+    journal.do("prepare shards", machinery.prepare)
+    journal.do(f"train StructHuman, killed at step {half}", partial(machinery.train_and_kill, "structhuman", half))
+    journal.do(f"resume to step {steps}", partial(machinery.train, "structhuman"))
+    journal.do(f"train StructAll, {steps} steps", partial(machinery.train, "structall"))
+    journal.do("export", machinery.export)
+
+
+class _Ending:
+    """From exported weights to figures and pictures, in this process."""
+
+    def __init__(self, folder: DemoFolder, settings: DemoSettings, follow: Follow) -> None:
+        self.folder, self.settings, self.follow = folder, settings, follow
+
+    def draw(self) -> str:
+        settings = self.settings
+        self.subjects = draw_subjects(settings.num_measured, settings.num_pairs, seed=settings.seed)
+        return f"{len(self.subjects.alone)} clips of one person and {len(self.subjects.pairs)} of two, all new people"
+
+    def paint(self) -> str:
+        loras = {variant: self.folder.exported(variant) for variant in VARIANTS}
+        self.treated = treat(self.subjects.all, loras, self.settings)
+        return f"{len(self.subjects.all)} clips by each of {len(self.treated)} methods"
+
+    def measure(self) -> str:
+        self.measurement = measure(self.subjects, self.treated, self.follow)
+        return f"n = {len(self.subjects.alone)} people"
+
+    def show(self) -> str:
+        path = self.folder.path
+        self.shown = shown_clips(self.subjects, self.treated, self.settings.num_shown)
+        write_pictures(path, self.shown, TOY_FORM.fps)
+        size = sum(len(panel.sheet) for clip in self.shown for panel in (*clip.panels, *clip.others))
+        return f"{len(self.shown)} clips, {size / 1e6:.1f} MB on the page; {path / 'strip.png'}"
+
+
+def check_brought(folder: Path, video: str | None, signals: str | None) -> None:
+    """Refuse half of what is needed of a user's own clip, and files in the folder that is made anew."""
+    if (video is None) != (signals is None):
+        raise ValueError("--video and --signals come together: a video file, and the folder of its signals")
+    for given in (Path(path) for path in (video, signals) if path is not None):
+        if not given.exists():
+            raise FileNotFoundError(f"{given} does not exist")
+        if folder.resolve() in given.resolve().parents:
+            raise ValueError(f"{given} lies in --output {folder}, which the demo makes anew; name another output")
+
+
+def claim(folder: Path) -> None:
+    """Make the demo's folder anew; a folder that no demo made is never emptied."""
+    marker = folder / ".regen_train_demo"
+    if folder.exists() and any(folder.iterdir()) and not marker.is_file():
+        raise FileExistsError(
+            f"{folder} holds files that no demo made; name another folder, such as --output demo_output"
+        )
+    for made in _MADE:
+        shutil.rmtree(folder / made, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.write_text("made by regen_train demo, and emptied by the next one\n")
+
+
+def _hide_loading_bars() -> None:
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()

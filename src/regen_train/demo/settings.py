@@ -1,0 +1,98 @@
+"""What the demo does by default: how much of everything, and the toy's way of preparing and sampling."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from regen_train.preparation.settings import DatasetSettings
+from regen_train.sampling import SamplingSettings
+from regen_train.toy.form import TOY_DILATION, TOY_FORM, TOY_LINE_WIDTH
+
+VARIANTS = ("structhuman", "structall")
+
+TOY_DATASET = DatasetSettings(
+    fps=TOY_FORM.fps,
+    num_frames=TOY_FORM.num_frames,
+    sizes=((TOY_FORM.height, TOY_FORM.width),),
+    conditions=("structhuman", "structall"),
+    dilation=TOY_DILATION,
+    line_width=TOY_LINE_WIDTH,
+)
+"""As the demo's shards are prepared, so are the conditions that it paints from."""
+
+TOY_SAMPLING = SamplingSettings(solver="euler", num_inference_steps=12, flow_shift=3.0, guidance_scale=3.0)
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """How much of everything.
+
+    Args:
+        pretrained: The model: ``toy``, or a diffusers folder of its form.
+        steps: Training steps of each variant.
+        num_clips: Clips to train on.
+        num_measured: Held-out clips of one person, from which all figures come.
+        num_pairs: Held-out clips of two people who cross.
+        num_shown: Clips on the page, of one person and of two.
+        seed: Of the worlds and of the noise that paintings start from.
+        batch_size: Clips painted at once.
+    """
+
+    pretrained: str = "toy"
+    steps: int = 200
+    num_clips: int = 64
+    num_measured: int = 48
+    num_pairs: int = 12
+    num_shown: tuple[int, int] = (4, 2)
+    seed: int = 0
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        least = {"steps": 2, "num_clips": 3, "num_measured": 2, "num_pairs": 1, "batch_size": 1}
+        faults = [f"{name} must be at least {low}, got {getattr(self, name)}"
+                  for name, low in least.items() if getattr(self, name) < low]  # fmt: skip
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+@dataclass(frozen=True)
+class DemoFolder:
+    """What lies where in the demo's output.
+
+    Args:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def clips(self) -> Path:
+        """Clips to train on, and their signals."""
+        return self.path / "clips"
+
+    @property
+    def held_out(self) -> Path:
+        """Files of clips that are anonymized."""
+        return self.path / "held_out"
+
+    @property
+    def dataset(self) -> Path:
+        """Shards of the clips."""
+        return self.path / "dataset"
+
+    @property
+    def own(self) -> Path:
+        """What is made of the user's own clip."""
+        return self.path / "own"
+
+    @property
+    def salt(self) -> Path:
+        """The secret of the samples' keys."""
+        return self.path / "salt"
+
+    def run(self, variant: str) -> Path:
+        """Return where a variant is trained."""
+        return self.path / "run" / variant
+
+    def exported(self, variant: str) -> Path:
+        """Return where a variant's weights for other tools lie."""
+        return self.path / "exported" / variant

@@ -1,0 +1,157 @@
+"""The demo's steps on a tiny random model, its folder, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from regen_train.cli import main
+from regen_train.demo import DemoSettings
+from regen_train.demo.journal import Journal, shown_command
+from regen_train.demo.measure import Followed
+from regen_train.demo.run import claim, go
+from regen_train.demo.settings import TOY_DATASET, DemoFolder
+from regen_train.preparation import DatasetSettings
+from regen_train.shards import load_dataset
+from regen_train.toy.tiny import build_tiny_wan_vace
+from regen_train.toy.world import ClipFormat, WorldClip, WorldOptions, write_world
+from regen_train.video import probe_video
+
+
+def _fault(*arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(["demo", *arguments])
+    return str(caught.value)
+
+
+def test_a_video_without_signals_is_told_what_is_missing(tmp_path: Path) -> None:
+    assert "--video and --signals come together" in _fault("--output", str(tmp_path / "out"), "--video", "mine.mp4")
+
+
+def test_a_brought_file_that_is_not_there_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    told = _fault("--output", str(output), "--video", "nowhere.mp4", "--signals", str(tmp_path))
+    assert "nowhere.mp4 does not exist" in told
+    assert not output.exists()
+
+
+def test_what_is_brought_may_not_lie_where_everything_is_made_anew(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    (output / "clips").mkdir(parents=True)
+    video = output / "clips" / "mine.mp4"
+    video.touch()
+    assert "which the demo makes anew" in _fault(
+        "--output", str(output), "--video", str(video), "--signals", str(output)
+    )
+    assert video.exists()
+
+
+def test_a_folder_that_no_demo_made_is_left_alone(tmp_path: Path) -> None:
+    kept = tmp_path / "clips" / "holiday.mp4"
+    kept.parent.mkdir()
+    kept.touch()
+    with pytest.raises(FileExistsError, match="holds files that no demo made"):
+        claim(tmp_path)
+    assert kept.exists()
+
+
+def test_a_demo_empties_only_what_demos_make(tmp_path: Path) -> None:
+    claim(tmp_path)
+    old, mine = tmp_path / "run" / "structhuman" / "last.ckpt", tmp_path / "notes.txt"
+    old.parent.mkdir(parents=True)
+    old.touch(), mine.touch()
+    claim(tmp_path)
+    assert not old.exists()
+    assert mine.exists()
+
+
+@pytest.mark.parametrize("name", ["steps", "num_clips", "num_measured", "num_pairs", "batch_size"])
+def test_too_little_of_anything_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least"):
+        DemoSettings(**{name: 0})
+
+
+def test_a_step_is_noted_with_time_memory_and_what_a_user_types(capsys: pytest.CaptureFixture[str]) -> None:
+    journal = Journal()
+
+    def act() -> str:
+        held = torch.ones(30_000_000)
+        journal.call("json.tool", "--help")
+        return f"{held.numel()} numbers"
+
+    journal.do("hold", act)
+    (entry,) = journal.entries
+    assert entry.result == "30000000 numbers"
+    assert entry.peak_bytes > 120_000_000
+    assert entry.seconds > 0
+    assert entry.commands == ("python -m json.tool --help",)
+    assert "$ python -m json.tool --help" in capsys.readouterr().out
+
+
+def test_a_failed_command_ends_the_demo() -> None:
+    with pytest.raises(ChildProcessError, match="ended with code"):
+        Journal().call("json.tool", "--no-such-option")
+
+
+def test_a_command_is_killed_once_something_holds_or_ends_by_itself() -> None:
+    journal = Journal()
+    assert journal.call_and_kill(lambda: True, "timeit", "-n", "1", "-r", "1", "import time; time.sleep(60)")
+    assert not journal.call_and_kill(lambda: False, "json.tool", "--help")
+    with pytest.raises(ChildProcessError):
+        journal.call_and_kill(lambda: False, "json.tool", "--no-such-option")
+
+
+def test_commands_are_shown_as_they_are_typed() -> None:
+    assert shown_command("regen_train", ["fit", "--a", ""]) == "regen_train fit --a ''"
+    assert shown_command("data_prep.run", ["--sizes", "[[1,2]]"]) == "python -m data_prep.run --sizes '[[1,2]]'"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_all_steps_on_a_random_model_and_a_clip_of_ones_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = build_tiny_wan_vace(tmp_path / "model", variant="z32")
+    (own,) = write_world(
+        tmp_path / "mine",
+        count=1,
+        form=ClipFormat(21, 240, 416, 16.0),
+        options=WorldOptions(max_people=1),
+        codec="h264",
+    )
+    folder = DemoFolder(tmp_path / "out")
+    claim(folder.path)
+    settings = DemoSettings(
+        str(model), steps=4, num_clips=14, num_measured=8, num_pairs=2, num_shown=(1, 1), batch_size=4
+    )
+    report = go(folder, settings, _nobody_found, (own.video, own.signals))
+
+    assert [entry.step for entry in report.journal.entries][:3] == [
+        "your clip: signals, gate, shard", "draw clips", "prepare shards",
+    ]  # fmt: skip
+    shown = capfd.readouterr().out
+    assert "step-000002.ckpt is there" in shown
+    assert shown.count("-- step 4, 32 samples seen") == 2  # resumed; and the other variant
+    assert "TOY" in shown
+    info = load_dataset(str(folder.dataset)).info
+    assert DatasetSettings(**_read_settings(info.settings)).sample_dict() == TOY_DATASET.sample_dict()
+    painted = probe_video(folder.own / "structall.mp4")
+    assert (painted.height, painted.width) == (240, 416)
+    assert (folder.held_out / "anonymized.mp4").is_file()
+    page = (folder.path / "index.html").read_text()
+    assert "Your clip" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    numbers = json.loads((folder.path / "report.json").read_text())
+    assert len(numbers["figures"]["methods"]) == 9
+    assert all(method["clean"]["n"] == 8 for method in numbers["figures"]["methods"])
+    assert {path.name for path in folder.path.glob("*.png")} == {"strip.png"}
+    assert len(list((folder.path / "videos").iterdir())) == 2
+
+
+def _read_settings(stated: dict[str, object]) -> dict[str, object]:
+    plain = {name: tuple(value) if isinstance(value, list) else value for name, value in stated.items()}
+    return {name: value for name, value in plain.items() if name in DatasetSettings.__dataclass_fields__}
+
+
+def _nobody_found(video: torch.Tensor, truth: WorldClip) -> Followed:
+    return Followed(float((video == truth.frames).float().mean()), 0.0)
