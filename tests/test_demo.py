@@ -121,7 +121,14 @@ def test_all_steps_on_a_random_model_and_a_clip_of_ones_own(tmp_path: Path, capf
     folder = DemoFolder(tmp_path / "out")
     claim(folder.path)
     settings = DemoSettings(
-        str(model), steps=4, num_clips=14, num_measured=8, num_pairs=2, num_shown=(1, 1), batch_size=4
+        str(model),
+        steps=4,
+        num_clips=14,
+        num_measured=8,
+        num_pairs=2,
+        num_recoloured=3,
+        num_shown=(1, 1, 1),
+        batch_size=4,
     )
     report = go(folder, settings, _nobody_found, (own.video, own.signals))
 

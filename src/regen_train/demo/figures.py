@@ -3,6 +3,7 @@
 import html
 from collections.abc import Sequence
 
+from regen_train.demo.control import CaptionControl
 from regen_train.demo.journal import Journal
 from regen_train.demo.measure import Measurement
 from regen_train.demo.methods import METHODS, Method
@@ -76,6 +77,16 @@ def caption_figures(found: Measurement) -> str:
     n = next(iter(found.apart.values())).n
     heads = [_headed(region, painted[0].new_colours[region]) for region in regions]
     return _table(["", *heads, f"two people who cross keep their own (n = {n})"], rows)
+
+
+def control_figures(control: CaptionControl) -> str:
+    """Return what one changed word changes."""
+    shirt = _cell(control.shirt)
+    moved = [_cell(interval, 0) for interval in (control.shirt_change, control.other_change)]
+    n = control.shirt.n
+    heads = [f"the shirt follows, r (n = {n})", f"the shirt changes by, of 255 (n = {control.shirt_change.n})"]
+    heads.append(f"the rest of the person by (n = {control.other_change.n})")
+    return _table(["", *heads], [_row(METHODS["structhuman"], [shirt, *moved])])
 
 
 def motion_figures(found: Measurement) -> str:

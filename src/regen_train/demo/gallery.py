@@ -3,28 +3,58 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxtyping import UInt8
+from torch import Tensor
+
+from regen_train.demo.control import Recoloured
 from regen_train.demo.methods import METHODS, Treated
 from regen_train.demo.pictures import Panel, ShownClip, write_side_by_side, write_strip
 from regen_train.demo.settings import VARIANTS
 from regen_train.demo.subjects import Subject, Subjects
 
+Videos = Sequence[UInt8[Tensor, "t h w 3"]]
+
 _OTHERS = ("blur", "pixelate", "blackout", "reconstruction", "base-structhuman", "base-structall")
 _STRIP_CLIPS = 4
-_STRIP_FRAMES = (0, 4, 8)
 
 
-def shown_clips(subjects: Subjects, treated: Treated, num_shown: tuple[int, int]) -> list[ShownClip]:
+def shown_clips(subjects: Subjects, treated: Treated, num_alone: int, num_pairs: int) -> list[ShownClip]:
     """Pick the first clips of one person, and of two.
 
     Args:
         subjects: All held-out clips.
         treated: Method to its videos of all subjects.
-        num_shown: How many of one person and of two.
+        num_alone: How many of one person.
+        num_pairs: How many of two.
     """
     first_pair = len(subjects.alone)
-    numbers = [*range(min(num_shown[0], first_pair)), *(first_pair + n for n in range(num_shown[1]))]
+    numbers = [*range(min(num_alone, first_pair)), *(first_pair + n for n in range(num_pairs))]
     everyone = subjects.all
     return [_shown(everyone[number], treated, number) for number in numbers if number < len(everyone)]
+
+
+def shown_words(changed: Sequence[Recoloured], before: Videos, after: Videos, count: int) -> list[ShownClip]:
+    """Pick the first clips with one word changed.
+
+    Args:
+        changed: The clips with their changed captions.
+        before: Painted by the captions as they were.
+        after: Painted by the changed ones.
+        count: How many.
+    """
+    return [
+        ShownClip(
+            f"{item.old} \N{RIGHTWARDS ARROW} {item.new}",
+            item.subject.held_out.described.caption,
+            [
+                Panel("Original", "source", item.subject.composed.frames),
+                Panel(f"“{item.old}”", "ours", old),
+                Panel(f"“{item.new}”", "ours", new),
+            ],
+            (),
+        )
+        for item, old, new in zip(changed[:count], before, after, strict=False)
+    ]
 
 
 def write_pictures(folder: Path, clips: Sequence[ShownClip], fps: float) -> None:

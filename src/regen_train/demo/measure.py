@@ -113,39 +113,49 @@ def measure(subjects: Subjects, treated: Treated, follow: Follow) -> Measurement
 
     Args:
         subjects: The clips.
-        treated: Method to its videos of all subjects, those of one person first.
+        treated: Method to its videos of all subjects, those of one person first; ``reconstruction`` and both variants,
+            with and without LoRA, must be among them.
         follow: Finds people in a video, also in a soft, painted one.
     """
     alone = subjects.alone
+    names = [name for name in METHODS if name in treated]
+    videos = {name: treated[name][: len(alone)] for name in names}
     followed = {
-        name: [follow(video, subject.held_out.original) for video, subject in zip(treated[name], alone, strict=False)]
-        for name in METHODS
+        name: [follow(video, subject.held_out.original) for video, subject in zip(videos[name], alone, strict=True)]
+        for name in names
     }
-    methods = [_figures(name, alone, treated[name][: len(alone)], followed[name]) for name in METHODS]
+    truth = _truth(alone)
+    everywhere = torch.ones(alone[0].composed.mask.shape, dtype=torch.bool)
     return Measurement(
-        methods=methods,
+        methods=[_figures(name, alone, videos[name], followed[name], truth) for name in names],
         gains=[_gain(variant, followed) for variant in VARIANTS],
         apart={variant: _apart(subjects.pairs, treated[variant][len(alone) :]) for variant in VARIANTS},
         reconstruction_psnr=mean_interval([
-            psnr(video, subject.composed.frames, torch.ones(video.shape[:3], dtype=torch.bool))
-            for video, subject in zip(treated["reconstruction"], alone, strict=False)
+            psnr(video, subject.composed.frames, everywhere)
+            for video, subject in zip(videos["reconstruction"], alone, strict=True)
         ]),
     )  # fmt: skip
 
 
-def _figures(
-    name: str, subjects: Sequence[Subject], videos: Sequence[Tensor], followed: Sequence[Followed]
-) -> MethodFigures:
+@dataclass(frozen=True)
+class _Truth:
+    """Colours of people: in the clips, elsewhere, and of those who are to be painted."""
+
+    original: Float[Tensor, "n 5 3"]
+    elsewhere: Float[Tensor, "n 5 3"]
+    described: Float[Tensor, "n 5 3"]
+
+
+def _truth(subjects: Sequence[Subject]) -> _Truth:
     clips = [subject.held_out for subject in subjects]
-    found = _colours(videos, [clip.original for clip in clips])
-    truth = {
-        kind: _colours([clip.frames for clip in worlds], worlds)
-        for kind, worlds in {
-            "original": [clip.original for clip in clips],
-            "elsewhere": [clip.elsewhere for clip in clips],
-            "described": [clip.described for clip in clips],
-        }.items()
-    }
+    worlds = ([getattr(clip, kind) for clip in clips] for kind in ("original", "elsewhere", "described"))
+    return _Truth(*(_colours([clip.frames for clip in world], world) for world in worlds))
+
+
+def _figures(
+    name: str, subjects: Sequence[Subject], videos: Sequence[Tensor], followed: Sequence[Followed], truth: _Truth
+) -> MethodFigures:
+    found = _colours(videos, [subject.held_out.original for subject in subjects])
     backgrounds = [
         psnr(video, subject.composed.frames, ~subject.composed.mask)
         for video, subject in zip(videos, subjects, strict=True)
@@ -155,20 +165,21 @@ def _figures(
         mask_iou=mean_interval([clip.mask_iou for clip in followed]),
         pck=mean_interval([clip.pck for clip in followed]),
         background_psnr=_mean_or_infinite(backgrounds),
-        old_colours=colour_correlation(found, truth["original"]),
-        new_colours={} if METHODS[name].paints is None else colour_correlation(found, truth["described"]),
-        clean=rank1(found, truth["elsewhere"]),
-        adaptive=adaptive_rank1(found, truth["elsewhere"]),
+        old_colours=colour_correlation(found, truth.original),
+        new_colours={} if METHODS[name].paints is None else colour_correlation(found, truth.described),
+        clean=rank1(found, truth.elsewhere),
+        adaptive=adaptive_rank1(found, truth.elsewhere),
     )
 
 
 def _colours(videos: Sequence[Tensor], truths: Sequence[WorldClip]) -> Float[Tensor, "n 5 3"]:
     """Look for the colours of each clip's first person, where the truth says that they are."""
-    looked = (_people(video, truth)[0] for video, truth in zip(videos, truths, strict=True))
+    looked = (people_colours(video, truth)[0] for video, truth in zip(videos, truths, strict=True))
     return torch.stack(list(looked))
 
 
-def _people(video: UInt8[Tensor, "t h w 3"], truth: WorldClip) -> Float[Tensor, "p 5 3"]:
+def people_colours(video: UInt8[Tensor, "t h w 3"], truth: WorldClip) -> Float[Tensor, "p 5 3"]:
+    """Return the colours of a video's people, looked for where the truth of its motions says that they are."""
     return region_colours(video, truth.poses.keypoints, truth.poses.scores)
 
 
@@ -191,8 +202,8 @@ def _apart(pairs: Sequence[Subject], videos: Sequence[Tensor]) -> Interval:
     """Return in how many clips both people together are nearer to their captions than to exchanged ones."""
     hits = 0
     for subject, video in zip(pairs, videos, strict=True):
-        found = _people(video, subject.held_out.original)
-        wanted = _people(subject.held_out.described.frames, subject.held_out.described)
+        found = people_colours(video, subject.held_out.original)
+        wanted = people_colours(subject.held_out.described.frames, subject.held_out.described)
         exchanged = wanted.flip(0)
         seen = ~(found.isnan() | wanted.isnan() | exchanged.isnan())
         own, other = ((found - colours)[seen].square().mean() for colours in (wanted, exchanged))

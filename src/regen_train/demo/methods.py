@@ -56,29 +56,52 @@ Treated = Mapping[str, Sequence[UInt8[Tensor, "t h w 3"]]]
 """Method to its video of each clip."""
 
 
+@dataclass(frozen=True)
+class Painters:
+    """The model, before and after training.
+
+    Args:
+        base: Without LoRA.
+        trained: Variant to the model with its LoRA.
+    """
+
+    base: Painter
+    trained: Mapping[str, Painter]
+
+
+def load_painters(loras: Mapping[str, Path], settings: DemoSettings) -> Painters:
+    """Load the model without and with the LoRA of each variant.
+
+    Args:
+        loras: Variant to the folder that an export wrote.
+        settings: The model.
+    """
+    trained = {variant: load_painter(settings.pretrained, str(loras[variant]), dtype="fp32") for variant in VARIANTS}
+    # Told apart by the LoRA alone: the base is given the reference image, or none, as the LoRA was.
+    base = load_painter(settings.pretrained, None, dtype="fp32", reference=trained[VARIANTS[0]].reference)
+    return Painters(base, trained)
+
+
 def treat(
-    subjects: Sequence[Subject], loras: Mapping[str, Path], settings: DemoSettings
+    subjects: Sequence[Subject], painters: Painters, settings: DemoSettings
 ) -> dict[str, list[UInt8[Tensor, "t h w 3"]]]:
     """Treat clips by every method.
 
     Args:
         subjects: The clips.
-        loras: Variant to the folder that an export wrote.
-        settings: The model, the seed and the size of batches.
+        painters: The model.
+        settings: The seed and the size of batches.
 
     Returns:
         Method to its videos, in the order of ``subjects``.
     """
-    painters = {variant: load_painter(settings.pretrained, str(loras[variant]), dtype="fp32") for variant in VARIANTS}
-    # Told apart by the LoRA alone: the base is given the reference image, or none, as the LoRA was.
-    base = load_painter(settings.pretrained, None, dtype="fp32", reference=painters[VARIANTS[0]].reference)
     treated: dict[str, list[Tensor]] = {}
     for method in METHODS.values():
         if method.paints is None:
-            treatment = _baseline(method.name, base)
+            treatment = _baseline(method.name, painters.base)
             treated[method.name] = [treatment(subject) for subject in subjects]
         else:
-            painter = painters[method.paints] if method.trained else base
+            painter = painters.trained[method.paints] if method.trained else painters.base
             treated[method.name] = paint(subjects, painter, method.paints, settings, label=method.label)
     return treated
 

@@ -6,6 +6,7 @@ import html
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -13,6 +14,7 @@ from string import Template
 from regen_train.demo.figures import (
     caption_figures,
     colour_figures,
+    control_figures,
     gain_figures,
     identity_figures,
     motion_figures,
@@ -27,22 +29,37 @@ from regen_train.files import write_atomically
 PAGE_NAME = "index.html"
 
 
-def write_page(path: Path, report: Report, clips: Sequence[ShownClip], own: ShownClip | None = None) -> None:
+@dataclass(frozen=True)
+class Gallery:
+    """What the page shows.
+
+    Args:
+        clips: Held-out clips.
+        words: Held-out clips with one word of the caption changed.
+        own: The user's own clip.
+    """
+
+    clips: Sequence[ShownClip]
+    words: Sequence[ShownClip]
+    own: ShownClip | None = None
+
+
+def write_page(path: Path, report: Report, gallery: Gallery) -> None:
     """Write the page.
 
     Args:
         path: Where to.
         report: All figures.
-        clips: What is shown of the held-out clips.
-        own: The user's own clip, shown first.
+        gallery: All pictures.
     """
-    write_atomically(path, page_text(report, clips, own).encode())
+    write_atomically(path, page_text(report, gallery).encode())
 
 
-def page_text(report: Report, clips: Sequence[ShownClip], own: ShownClip | None = None) -> str:
+def page_text(report: Report, gallery: Gallery) -> str:
     """Return the page; see `write_page`."""
     found, journal = report.measurement, report.journal
-    frames, height, width, _ = clips[0].panels[0].frames.shape
+    frames, height, width, _ = gallery.clips[0].panels[0].frames.shape
+    own = gallery.own
     own_height, own_width = (height, width) if own is None else own.panels[0].frames.shape[1:3]
     style = Template(_resource("page.css")).substitute(
         frames=frames, shift=f"{100 * (1 - frames) / frames:.4f}", own_ratio=f"{own_width}/{own_height}"
@@ -55,7 +72,9 @@ def page_text(report: Report, clips: Sequence[ShownClip], own: ShownClip | None 
         minutes=number(journal.seconds / 60, 1),
         tiles=tiles(found),
         own="" if own is None else _own(own),
-        clips="\n".join(map(_clip, clips)),
+        clips="\n".join(map(_clip, gallery.clips)),
+        words="".join(map(_words, gallery.words)),
+        control=control_figures(report.control),
         n=identity.n,
         chance=f"{100 * identity.chance:.1f} %",
         identity=identity_figures(found),
@@ -89,6 +108,13 @@ def _clip(clip: ShownClip) -> str:
         f'<div class="panels">{"".join(map(_panel, clip.panels))}</div>\n'
         + (f'<div class="panels others">{others}</div>\n' if others else "")
         + "</article>"
+    )
+
+
+def _words(clip: ShownClip) -> str:
+    return (
+        f'<article class="clip">\n<h3>{html.escape(clip.title)}</h3>\n'
+        f'<div class="panels">{"".join(map(_panel, clip.panels))}</div>\n</article>'
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from regen_train.demo.control import CaptionControl
 from regen_train.demo.journal import Journal
 from regen_train.demo.measure import Measurement
 from regen_train.demo.settings import TOY_SAMPLING, DemoSettings
@@ -21,11 +22,13 @@ class Report:
     Args:
         settings: How much of everything.
         measurement: All figures.
+        control: What one changed word changes.
         journal: Steps, seconds and memory.
     """
 
     settings: DemoSettings
     measurement: Measurement
+    control: CaptionControl
     journal: Journal
 
 
@@ -36,6 +39,7 @@ def write_report(path: Path, report: Report) -> None:
         "settings": _plain(report.settings),
         "sampling": _plain(TOY_SAMPLING),
         "figures": _plain(report.measurement),
+        "one_word_changed": _plain(report.control),
         "steps": [_plain(entry) for entry in report.journal.entries],
         "seconds": round(report.journal.seconds, 1),
         "peak_bytes": report.journal.peak_bytes,

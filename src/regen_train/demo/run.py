@@ -4,19 +4,23 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+from regen_train.demo.control import measure_control, recolour
 from regen_train.demo.follow import load_follower
-from regen_train.demo.gallery import shown_clips, write_pictures
+from regen_train.demo.gallery import shown_clips, shown_words, write_pictures
 from regen_train.demo.journal import Journal
 from regen_train.demo.measure import Follow, measure
-from regen_train.demo.methods import treat
+from regen_train.demo.methods import load_painters, paint, treat
 from regen_train.demo.own import OwnClip
-from regen_train.demo.page import PAGE_NAME, write_page
+from regen_train.demo.page import PAGE_NAME, Gallery, write_page
 from regen_train.demo.report import Report, write_report
 from regen_train.demo.settings import VARIANTS, DemoFolder, DemoSettings
 from regen_train.demo.steps import Machinery
 from regen_train.demo.subjects import draw_subjects
 from regen_train.demo.table import answers, figures_table, steps_table
 from regen_train.toy.form import TOY_FORM
+
+_SHOWN = VARIANTS[0]
+"""The variant on which one word is changed."""
 
 _MADE = ("clips", "held_out", "dataset", "own", "run", "exported", "strips", "videos")
 
@@ -71,10 +75,11 @@ def go(folder: DemoFolder, settings: DemoSettings, follow: Follow, brought: tupl
     journal.do("paint", ending.paint)
     journal.do("measure", ending.measure)
     journal.do("pictures", ending.show)
-    report = Report(settings, ending.measurement, journal)
-    write_page(folder.path / PAGE_NAME, report, ending.shown, None if own is None else own.shown())
+    report = Report(settings, ending.measurement, ending.control, journal)
+    gallery = Gallery(ending.clips, ending.words, None if own is None else own.shown())
+    write_page(folder.path / PAGE_NAME, report, gallery)
     write_report(folder.path / "report.json", report)
-    print(f"\n{figures_table(report.measurement)}\n\n{answers(report.measurement)}\n\n{steps_table(journal)}")
+    print(f"\n{figures_table(report.measurement)}\n\n{answers(report)}\n\n{steps_table(journal)}")
     print(f"\nThe page, with pictures: {folder.path / PAGE_NAME}")
     print("This was a TOY: the page says what it proves and what not.")
     return report
@@ -103,20 +108,37 @@ class _Ending:
         return f"{len(self.subjects.alone)} clips of one person and {len(self.subjects.pairs)} of two, all new people"
 
     def paint(self) -> str:
-        loras = {variant: self.folder.exported(variant) for variant in VARIANTS}
-        self.treated = treat(self.subjects.all, loras, self.settings)
-        return f"{len(self.subjects.all)} clips by each of {len(self.treated)} methods"
+        painters = load_painters({variant: self.folder.exported(variant) for variant in VARIANTS}, self.settings)
+        self.treated = treat(self.subjects.all, painters, self.settings)
+        self.changed = recolour(self.subjects.alone[: self.settings.num_recoloured], seed=self.settings.seed)
+        self.after = paint(
+            [item.subject for item in self.changed],
+            painters.trained[_SHOWN],
+            _SHOWN,
+            self.settings,
+            label="other words",
+        )
+        return (
+            f"{len(self.subjects.all)} clips by each of {len(self.treated)} methods; "
+            f"{len(self.changed)} again with one word of the caption changed"
+        )
 
     def measure(self) -> str:
         self.measurement = measure(self.subjects, self.treated, self.follow)
+        count = len(self.changed)
+        before = self.treated[_SHOWN][:count]
+        self.control = measure_control(self.changed, before, self.after, self.subjects.alone[:count])
         return f"n = {len(self.subjects.alone)} people"
 
     def show(self) -> str:
         path = self.folder.path
-        self.shown = shown_clips(self.subjects, self.treated, self.settings.num_shown)
-        write_pictures(path, self.shown, TOY_FORM.fps)
-        size = sum(len(panel.sheet) for clip in self.shown for panel in (*clip.panels, *clip.others))
-        return f"{len(self.shown)} clips, {size / 1e6:.1f} MB on the page; {path / 'strip.png'}"
+        alone, pairs, words = self.settings.num_shown
+        self.clips = shown_clips(self.subjects, self.treated, alone, pairs)
+        self.words = shown_words(self.changed, self.treated[_SHOWN], self.after, words)
+        write_pictures(path, self.clips, TOY_FORM.fps)
+        shown = [*self.clips, *self.words]
+        size = sum(len(panel.sheet) for clip in shown for panel in (*clip.panels, *clip.others))
+        return f"{len(shown)} clips, {size / 1e6:.1f} MB on the page; {path / 'strip.png'}"
 
 
 def check_brought(folder: Path, video: str | None, signals: str | None) -> None:

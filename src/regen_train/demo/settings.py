@@ -32,7 +32,8 @@ class DemoSettings:
         num_clips: Clips to train on.
         num_measured: Held-out clips of one person, from which all figures come.
         num_pairs: Held-out clips of two people who cross.
-        num_shown: Clips on the page, of one person and of two.
+        num_recoloured: Held-out clips of one person that are painted again with one word of the caption changed.
+        num_shown: Clips on the page, of one person, of two, and with one word changed.
         seed: Of the worlds and of the noise that paintings start from.
         batch_size: Clips painted at once.
     """
@@ -42,14 +43,17 @@ class DemoSettings:
     num_clips: int = 64
     num_measured: int = 48
     num_pairs: int = 12
-    num_shown: tuple[int, int] = (4, 2)
+    num_recoloured: int = 24
+    num_shown: tuple[int, int, int] = (4, 2, 3)
     seed: int = 0
     batch_size: int = 8
 
     def __post_init__(self) -> None:
-        least = {"steps": 2, "num_clips": 3, "num_measured": 2, "num_pairs": 1, "batch_size": 1}
+        least = {"steps": 2, "num_clips": 3, "num_measured": 8, "num_pairs": 1, "num_recoloured": 3, "batch_size": 1}
         faults = [f"{name} must be at least {low}, got {getattr(self, name)}"
                   for name, low in least.items() if getattr(self, name) < low]  # fmt: skip
+        if self.num_recoloured > self.num_measured:
+            faults.append(f"num_recoloured must be at most num_measured, got {self.num_recoloured}")
         if faults:
             raise ValueError("; ".join(faults))
 

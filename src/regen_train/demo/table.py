@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from regen_train.demo.journal import Journal
 from regen_train.demo.measure import Measurement
 from regen_train.demo.methods import METHODS
+from regen_train.demo.report import Report
 from regen_train.demo.words import number, with_spread
 
 GIGABYTE = 1e9
@@ -30,9 +31,9 @@ def figures_table(found: Measurement) -> str:
     return "\n".join([_aligned(rows), note])
 
 
-def answers(found: Measurement) -> str:
+def answers(report: Report) -> str:
     """Return what else was measured: what the LoRA adds, whether captions are followed, whether two are kept apart."""
-    lines = []
+    lines, found, control = [], report.measurement, report.control
     for gain in found.gains:
         label, figures = METHODS[gain.variant].label, found.of(gain.variant)
         new = figures.new_colours["all"]
@@ -43,8 +44,16 @@ def answers(found: Measurement) -> str:
             f"{label}: colours follow the new caption with r {with_spread(new.value, new)} (n = {new.n}); "
             f"two people who cross keep their own in {with_spread(apart.value, apart)} of clips (n = {apart.n})",
         ]
-    vae = found.reconstruction_psnr
-    return "\n".join([*lines, f"VAE alone: {with_spread(vae.value, vae, 1)} dB (n = {vae.n})"])
+    shirt, moved, others, vae = (
+        control.shirt, control.shirt_change, control.other_change, found.reconstruction_psnr,
+    )  # fmt: skip
+    return "\n".join([
+        *lines,
+        f"one colour word changed: the shirt follows with r {with_spread(shirt.value, shirt)} and changes by "
+        f"{with_spread(moved.value, moved, 0)} of 255, the rest of the person by "
+        f"{with_spread(others.value, others, 0)} (n = {shirt.n})",
+        f"VAE alone: {with_spread(vae.value, vae, 1)} dB (n = {vae.n})",
+    ])  # fmt: skip
 
 
 def steps_table(journal: Journal) -> str:
