@@ -1,0 +1,1 @@
+"""The scripts that made the toy's networks; rerun them to make the same again."""
