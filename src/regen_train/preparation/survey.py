@@ -145,7 +145,7 @@ def _clip_faults(resampled: ResamplePlan, length: int, settings: DatasetSettings
         faults.append(
             f"runs at {resampled.source_fps or 0:.2f} fps, too slow for {settings.fps:g} fps: "
             f"{resampled.num_repeated} of {len(resampled.indices)} frames would be repeated; accept that with "
-            "--allow_slow_source true, or prepare a dataset of a lower --fps"
+            "--allow_slow_source true, or take a lower --fps"
         )
     if length < settings.shortest:
         where = "" if scenes == 1 else f" in the longest of {scenes} scenes"
