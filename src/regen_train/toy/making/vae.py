@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from regen_train.draws import generator_for
@@ -42,7 +42,6 @@ class VaeTraining:
 
     Args:
         minutes: When to stop; the schedule follows the clock, since machines differ.
-        decoder_minutes: How long the decoder alone is then trained on; the latents stay as they are.
         num_clips: Clips to draw.
         batch_size: Clips a step.
         lr: Of the convolutions, by Muon.
@@ -53,7 +52,6 @@ class VaeTraining:
     """
 
     minutes: float = 27.0
-    decoder_minutes: float = 40.0
     num_clips: int = 4800
     batch_size: int = 4
     lr: float = 0.02
@@ -89,24 +87,6 @@ def train_vae(folder: Path, log: Path, settings: VaeTraining) -> Reconstruction:
     _train(_Trainer(vae, clips, settings), log)
     vae.half().float()  # what is saved is what is measured
     _measure_statistics(vae, clips)
-    vae.half().save_pretrained(folder)
-    return reconstruction(vae.float(), _held_out(settings.seed))
-
-
-def refine_decoder(source: Path, folder: Path, log: Path, settings: VaeTraining) -> Reconstruction:
-    """Train the decoder on, the encoder frozen, so that latents that others learn from meanwhile go on to hold.
-
-    Args:
-        source: Folder that `train_vae` wrote.
-        folder: Gets the same with a better decoder.
-        log: CSV file of the loss and the held-out PSNR.
-        settings: How.
-    """
-    from diffusers import AutoencoderKLWan
-
-    clips = draw_training_clips(settings.num_clips, seed=404 + settings.seed, kinds=_KINDS[:5])
-    vae = AutoencoderKLWan.from_pretrained(source, torch_dtype=torch.float32)
-    _train(_Trainer(vae, clips, settings, decoder_only=True), log)
     vae.half().save_pretrained(folder)
     return reconstruction(vae.float(), _held_out(settings.seed))
 
@@ -160,13 +140,10 @@ def reconstruction(vae: Any, clips: TrainingClips) -> Reconstruction:
 class _Trainer:
     """The VAE, its optimizers and the clock."""
 
-    def __init__(self, vae: Any, clips: TrainingClips, settings: VaeTraining, *, decoder_only: bool = False) -> None:
-        self.vae, self.clips, self.settings, self.decoder_only = vae, clips, settings, decoder_only
-        vae.encoder.requires_grad_(not decoder_only)
-        vae.quant_conv.requires_grad_(not decoder_only)
-        learning = [weight for weight in vae.parameters() if weight.requires_grad]
-        self.others = [weight for weight in learning if not _is_matrix(weight)]
-        self.muon = Muon([weight for weight in learning if _is_matrix(weight)], lr=settings.lr)
+    def __init__(self, vae: Any, clips: TrainingClips, settings: VaeTraining) -> None:
+        self.vae, self.clips, self.settings = vae, clips, settings
+        self.others = [weight for weight in vae.parameters() if not _is_matrix(weight)]
+        self.muon = Muon([weight for weight in vae.parameters() if _is_matrix(weight)], lr=settings.lr)
         self.adamw = torch.optim.AdamW(self.others, lr=settings.scalar_lr, betas=(0.9, 0.98), weight_decay=0.0)
         self.generator = generator_for(settings.seed, 0, "toy VAE")
         self.start, self.steps = time.monotonic(), 0
@@ -179,7 +156,7 @@ class _Trainer:
     @property
     def progress(self) -> float:
         """Share of the time gone by."""
-        return self.minutes / (self.settings.decoder_minutes if self.decoder_only else self.settings.minutes)
+        return self.minutes / self.settings.minutes
 
     def step(self) -> float:
         """Do one step; return its loss."""
@@ -188,11 +165,9 @@ class _Trainer:
         factor = min(1.0, (self.steps + 1) / 50) * max(1e-3, min(1.0, (1 - self.progress) / 0.6))
         self.muon.param_groups[0]["lr"] = settings.lr * factor
         self.adamw.param_groups[0]["lr"] = settings.scalar_lr * factor
-        chosen = torch.randint(len(self.clips.frames), (settings.batch_size,), generator=self.generator)
-        pixels, human = _to_pixels(self.clips.frames[chosen]), self.clips.human[chosen][:, None]
+        pixels, human = self._batch()
         with torch.autocast("cpu", torch.bfloat16):
-            with torch.set_grad_enabled(not self.decoder_only):
-                posterior = self.vae.encode(pixels).latent_dist
+            posterior = self.vae.encode(pixels).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=self.generator)
             decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
         loss = self._loss(decoded.float(), pixels, human, posterior)
@@ -203,6 +178,10 @@ class _Trainer:
             optimizer.zero_grad()
         self.steps += 1
         return loss.item()
+
+    def _batch(self) -> tuple[Float[Tensor, "b 3 t h w"], Bool[Tensor, "b 1 t h w"]]:
+        chosen = torch.randint(len(self.clips.frames), (self.settings.batch_size,), generator=self.generator)
+        return _to_pixels(self.clips.frames[chosen]), self.clips.human[chosen][:, None]
 
     def _loss(
         self, decoded: Float[Tensor, "b 3 t h w"], pixels: Float[Tensor, "b 3 t h w"], human: Tensor, posterior: Any
