@@ -1,8 +1,10 @@
 """The demo's steps on a tiny random model, its folder, and what it refuses."""
 
 import json
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -73,18 +75,19 @@ def test_too_little_of_anything_is_refused(name: str) -> None:
 
 
 def test_a_step_is_noted_with_time_memory_and_what_a_user_types(capsys: pytest.CaptureFixture[str]) -> None:
-    journal = Journal()
+    journal, before = Journal(), psutil.Process().memory_info().rss
 
     def act() -> str:
-        held = torch.ones(30_000_000)
+        held = torch.ones(50_000_000)
         journal.call("json.tool", "--help")
+        time.sleep(0.6)
         return f"{held.numel()} numbers"
 
     journal.do("hold", act)
     (entry,) = journal.entries
-    assert entry.result == "30000000 numbers"
-    assert entry.peak_bytes > 120_000_000
-    assert entry.seconds > 0
+    assert entry.result == "50000000 numbers"
+    assert entry.peak_bytes > before + 150_000_000
+    assert entry.seconds > 0.6
     assert entry.commands == ("python -m json.tool --help",)
     assert "$ python -m json.tool --help" in capsys.readouterr().out
 

@@ -25,7 +25,7 @@ class Entry:
         step: What was done.
         result: What came out.
         seconds: How long it took.
-        peak_bytes: Most memory that this process and its children held at once; pages that they share count twice.
+        peak_bytes: Most memory that this process and its children held at once.
         commands: What a user would type for it.
     """
 
@@ -140,7 +140,9 @@ def _memory() -> int:
     total = 0
     for process in (this, *this.children(recursive=True)):
         try:
-            total += process.memory_info().rss
-        except psutil.NoSuchProcess:  # it ended while we counted
+            held = process.memory_full_info()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):  # it ended while we counted
             continue
+        # Linux knows each process's part of what they share; elsewhere shared pages count for each.
+        total += getattr(held, "pss", held.rss)
     return total

@@ -130,7 +130,7 @@ def measure(subjects: Subjects, treated: Treated, follow: Follow) -> Measurement
         methods=[_figures(name, alone, videos[name], followed[name], truth) for name in names],
         gains=[_gain(variant, followed) for variant in VARIANTS],
         apart={variant: _apart(subjects.pairs, treated[variant][len(alone) :]) for variant in VARIANTS},
-        reconstruction_psnr=mean_interval([
+        reconstruction_psnr=_mean_db([
             psnr(video, subject.composed.frames, everywhere)
             for video, subject in zip(videos["reconstruction"], alone, strict=True)
         ]),
@@ -164,7 +164,7 @@ def _figures(
         method=name,
         mask_iou=mean_interval([clip.mask_iou for clip in followed]),
         pck=mean_interval([clip.pck for clip in followed]),
-        background_psnr=_mean_or_infinite(backgrounds),
+        background_psnr=_mean_db(backgrounds),
         old_colours=colour_correlation(found, truth.original),
         new_colours={} if METHODS[name].paints is None else colour_correlation(found, truth.described),
         clean=rank1(found, truth.elsewhere),
@@ -183,7 +183,8 @@ def people_colours(video: UInt8[Tensor, "t h w 3"], truth: WorldClip) -> Float[T
     return region_colours(video, truth.poses.keypoints, truth.poses.scores)
 
 
-def _mean_or_infinite(values: Sequence[float]) -> Interval:
+def _mean_db(values: Sequence[float]) -> Interval:
+    """Return the mean of PSNRs; infinite where all are."""
     if all(map(math.isinf, values)):
         return Interval(math.inf, math.inf, math.inf, len(values))
     return mean_interval([min(value, _EXACT_DB) for value in values])

@@ -64,6 +64,8 @@ def go(folder: DemoFolder, settings: DemoSettings, follow: Follow, brought: tupl
     machinery = Machinery(folder, settings, journal)
     own = None if brought is None else OwnClip(*brought, folder, machinery)
     if own is not None:
+        print("Of your clip: the first window, by a toy that knows drawn people only. Figures need exact truth, which")
+        print("your clip has not: they are of the drawn world. Nothing is trained on your clip.", flush=True)
         journal.do("your clip: signals, gate, shard", own.prepare)
     _train(machinery, journal)
     if own is not None:

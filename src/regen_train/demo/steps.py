@@ -95,6 +95,7 @@ class Machinery:
 
     def anonymize_file(self, clip: HeldOutClip) -> str:
         """Write a held-out clip as a file and have it anonymized, as a user does."""
+        self.folder.held_out.mkdir(exist_ok=True)
         files = write_clip(self.folder.held_out, "held-out", clip.original, codec="h264")
         output = self.folder.held_out / "anonymized.mp4"
         self.anonymize(files.video, files.signals, output, VARIANTS[0], "--caption", clip.described.caption)
