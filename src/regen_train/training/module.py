@@ -91,12 +91,9 @@ class VaceModule(L.LightningModule):
             check_dataset(datamodule.info, self.model.geometry, self.pretrained, self.revision)
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW over what learns, with its schedule per optimizer step."""
+        """Return the optimizer of what learns, with its schedule per optimizer step."""
         spec = self.optimizer_spec
-        parameters = self.wan.trained_parameters().values()
-        optimizer = torch.optim.AdamW(
-            list(parameters), lr=spec.lr, weight_decay=spec.weight_decay, betas=spec.betas, eps=spec.eps, fused=True
-        )
+        optimizer = spec.build(self.wan.trained_parameters())
         max_steps = self.trainer.max_steps
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: spec.factor(step, max_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,13 +1,21 @@
 """How the weights move."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+import torch
+from torch import nn
+
+from regen_train.training.muon import Muon
+
+_HIDDEN = ("blocks.", "vace_blocks.")
 
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """AdamW and its schedule.
+    """The optimizer and its schedule.
 
     Args:
         lr: Peak learning rate.
@@ -17,6 +25,9 @@ class OptimizerSpec:
         warmup_steps: Optimizer steps of linear warm-up.
         schedule: What follows the warm-up, until ``max_steps``.
         final_lr: Learning rate at the end of ``linear`` and ``cosine``, as a share of ``lr``.
+        name: ``adamw``, or ``muon`` for the blocks' matrices and AdamW for the rest: for small models trained whole,
+            not for a LoRA, whose factors it was not made for.
+        muon_lr: Peak learning rate of the matrices under ``muon``.
     """
 
     lr: float = 1e-4
@@ -26,9 +37,15 @@ class OptimizerSpec:
     warmup_steps: int = 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     final_lr: float = 0.0
+    name: Literal["adamw", "muon"] = "adamw"
+    muon_lr: float = 0.02
 
     def __post_init__(self) -> None:
-        faults = [f"{name} must not be negative" for name in ("lr", "weight_decay", "eps") if getattr(self, name) < 0]
+        faults = [
+            f"{name} must not be negative"
+            for name in ("lr", "muon_lr", "weight_decay", "eps")
+            if getattr(self, name) < 0
+        ]
         if self.warmup_steps < 0:
             faults.append("warmup_steps must not be negative")
         if not 0 <= self.final_lr <= 1:
@@ -45,3 +62,28 @@ class OptimizerSpec:
         progress = min(1.0, (step - self.warmup_steps) / (max_steps - self.warmup_steps))
         falling = 1 - progress if self.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
         return self.final_lr + (1 - self.final_lr) * falling
+
+    def build(self, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer of what learns, by its names in the transformer."""
+        if self.name == "muon":
+            hidden = {
+                name for name, weight in parameters.items()
+                if name.startswith(_HIDDEN) and name.endswith(".weight") and weight.ndim == 2
+            }  # fmt: skip
+            return Muon(
+                [weight for name, weight in parameters.items() if name in hidden],
+                [weight for name, weight in parameters.items() if name not in hidden],
+                lr=self.muon_lr,
+                other_lr=self.lr,
+                betas=self.betas,
+                weight_decay=self.weight_decay,
+                eps=self.eps,
+            )
+        return torch.optim.AdamW(
+            list(parameters.values()),
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            betas=self.betas,
+            eps=self.eps,
+            fused=True,
+        )

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _WORLD_SEED = 505
 
 
-def make(output: Path = Path("toy_model"), clips: int = 4000, vae_minutes: float = 27.0, steps: int = 4000) -> None:
+def make(output: Path = Path("toy_model"), clips: int = 1400, vae_minutes: float = 27.0, steps: int = 2800) -> None:
     """Make the toy model.
 
     Args:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regen_train.draws import generator_for
 from regen_train.toy.making.clips import TrainingClips, draw_training_clips
-from regen_train.toy.making.muon import Muon
+from regen_train.training.muon import Muon
 
 VAE_CONFIG: dict[str, Any] = {
     "base_dim": 16,
@@ -138,13 +138,14 @@ def reconstruction(vae: Any, clips: TrainingClips) -> Reconstruction:
 
 
 class _Trainer:
-    """The VAE, its optimizers and the clock."""
+    """The VAE, its optimizer and the clock."""
 
     def __init__(self, vae: Any, clips: TrainingClips, settings: VaeTraining) -> None:
         self.vae, self.clips, self.settings = vae, clips, settings
         self.others = [weight for weight in vae.parameters() if not _is_matrix(weight)]
-        self.muon = Muon([weight for weight in vae.parameters() if _is_matrix(weight)], lr=settings.lr)
-        self.adamw = torch.optim.AdamW(self.others, lr=settings.scalar_lr, betas=(0.9, 0.98), weight_decay=0.0)
+        matrices = [weight for weight in vae.parameters() if _is_matrix(weight)]
+        self.optimizer = Muon(matrices, self.others, lr=settings.lr, other_lr=settings.scalar_lr)
+        self.peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.generator = generator_for(settings.seed, 0, "toy VAE")
         self.start, self.steps = time.monotonic(), 0
 
@@ -160,11 +161,10 @@ class _Trainer:
 
     def step(self) -> float:
         """Do one step; return its loss."""
-        settings = self.settings
         # Constant, and linear to zero over the last 60 %.
         factor = min(1.0, (self.steps + 1) / 50) * max(1e-3, min(1.0, (1 - self.progress) / 0.6))
-        self.muon.param_groups[0]["lr"] = settings.lr * factor
-        self.adamw.param_groups[0]["lr"] = settings.scalar_lr * factor
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
         pixels, human = self._batch()
         with torch.autocast("cpu", torch.bfloat16):
             posterior = self.vae.encode(pixels).latent_dist
@@ -173,9 +173,8 @@ class _Trainer:
         loss = self._loss(decoded.float(), pixels, human, posterior)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.others, 1.0)
-        for optimizer in (self.muon, self.adamw):
-            optimizer.step()
-            optimizer.zero_grad()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         self.steps += 1
         return loss.item()
 
