@@ -25,13 +25,13 @@ def tiles(found: Measurement) -> str:
         ),
         (
             number(ours.mask_iou.value),
-            f"mask IoU: do new people stand where the old ones stood? ({spread(ours.mask_iou)}; n = {ours.mask_iou.n}); "
-            f"the VAE alone reaches {number(vae.mask_iou.value)}",
+            f"mask IoU: do new people stand where the old ones stood? ({spread(ours.mask_iou)}; "
+            f"n = {ours.mask_iou.n}); the VAE alone reaches {number(vae.mask_iou.value)}",
         ),
         (
             f"{number(ours.background_psnr.value, 1)} dB",
-            f"PSNR outside the mask: is the room kept? ({spread(ours.background_psnr, 1)}; n = {ours.background_psnr.n}); the VAE alone "
-            f"reaches {number(vae.background_psnr.value, 1)} dB",
+            f"PSNR outside the mask: is the room kept? ({spread(ours.background_psnr, 1)}; "
+            f"n = {ours.background_psnr.n}); the VAE alone reaches {number(vae.background_psnr.value, 1)} dB",
         ),
         (
             number(new.value),
