@@ -21,8 +21,6 @@ _LIMITED_RANGE = 1
 _YUV = ("yuv420p", "yuv444p")
 # Every frame stands alone and carries checksums, so that damage is found and stays where it is.
 _FFV1_OPTIONS = {"level": "3", "slicecrc": "1", "g": "1"}
-# With more threads x264 gives other bytes now and then on a busy machine: seen in 1 of 6 codings of nine frames.
-_X264_OPTIONS = {"threads": "1"}
 
 
 def write_video(
@@ -37,7 +35,7 @@ def write_video(
 
     ``h264`` (yuv420p, for every player) loses detail; ``h264_444`` (yuv444p, for many players) keeps the detail of
     colours and takes odd sizes; ``ffv1`` (bgr0, in .mkv) loses nothing. The file appears under its name only when
-    whole.
+    whole. The same frames give the same bytes in ``ffv1`` alone: x264 differs now and then, even with one thread.
 
     Args:
         path: Ends with .mp4, .mkv or .mov for H.264, .mkv for ``ffv1``.
@@ -55,8 +53,7 @@ def write_video(
     if codec == "ffv1":
         return _write(path, frames, fps, _Coding("ffv1", "bgr0", "rgb24", _FFV1_OPTIONS))
     stored = "yuv444p" if codec == "h264_444" else "yuv420p"
-    options = {"crf": str(crf), "preset": "medium", **_X264_OPTIONS}
-    return _write(path, frames, fps, _Coding("libx264", stored, "rgb24", options))
+    return _write(path, frames, fps, _Coding("libx264", stored, "rgb24", {"crf": str(crf), "preset": "medium"}))
 
 
 def write_gray(path: str | Path, frames: Iterable[Shaped[Tensor, "h w"]], fps: int | float) -> int:
