@@ -2,33 +2,19 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from anonymize_clips import write_lora
 from torch import Tensor
 
-from regen_train.adapter import AdapterMetadata, save_adapter
 from regen_train.anonymize import Painter, Painting, load_painter
 from regen_train.encoders import fold_mask, pack_context
-from regen_train.model import LoraSpec, load_wan_vace
 from regen_train.sampling import SamplingSettings, generate
 from regen_train.schema import Bucket
 
 SETTINGS = SamplingSettings(num_inference_steps=2)
 BUCKET = Bucket(5, 32, 48)
-
-
-def write_lora(tiny_model: Path, path: Path, **stated: Any) -> Path:
-    """Write a LoRA that changes what the tiny model paints."""
-    model = load_wan_vace(str(tiny_model), dtype="fp32", lora=LoraSpec(rank=4, alpha=8.0))
-    generator = torch.Generator().manual_seed(2)
-    state = {name: 0.2 * torch.randn(t.shape, generator=generator) for name, t in model.lora_state().items()}
-    base = model.base
-    known = {"base_sha256": base.sha256, "variant": "structhuman", "settings": {"reference": "first_condition"}}
-    metadata = AdapterMetadata(base.name, base.revision, rank=4, alpha=8.0, **known | stated)
-    save_adapter(path, state, metadata)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any
 
 from regen_train.adapter import Adapter
@@ -13,16 +14,12 @@ log = logging.getLogger(__name__)
 _PAPER_BUCKET = Bucket(49, 480, 832)
 _TOY_BUCKET, _TOY_SETTINGS = Bucket(9, 80, 80), {"fps": 8.0, "line_width": 1.5}
 # What composes a condition. A stand-in for depth is no part of it: that is asked for by name, each time.
-_COMPOSING = (
-    "fps",
-    "dilation",
-    "line_width",
-    "fill",
-    "depth_fill",
-    "depth_normalization",
-    "skeleton_style",
-    "vace_mask",
-)
+_COMPOSING: Mapping[str, tuple[type, ...]] = {
+    "fps": (int, float),
+    "dilation": (int, NoneType),
+    "line_width": (int, float, NoneType),
+    **dict.fromkeys(("fill", "depth_fill", "depth_normalization", "skeleton_style", "vace_mask"), (str,)),
+}
 
 
 @dataclass(frozen=True)
@@ -44,12 +41,15 @@ def origin_of(pretrained: str, adapter: Adapter | None) -> Origin:
     """Return what the LoRA's metadata says of its dataset, or what is usual for the model where it does not say.
 
     Raises:
-        ValueError: The metadata states a shape that is none.
+        ValueError: The metadata states a shape or a setting that is none.
     """
     settings = {} if adapter is None or adapter.metadata is None else adapter.metadata.settings
     dataset = settings.get("dataset")
     if isinstance(dataset, Mapping) and isinstance(dataset.get("settings"), Mapping) and dataset.get("buckets"):
         known = {name: dataset["settings"][name] for name in _COMPOSING if name in dataset["settings"]}
+        faults = [f"{name} {value!r}" for name, value in known.items() if not isinstance(value, _COMPOSING[name])]
+        if faults:
+            raise ValueError(f"the LoRA states settings of its dataset that are none: {', '.join(faults)}")
         return Origin(max(Bucket.parse(str(bucket)) for bucket in dataset["buckets"]), known, stated=True)
     return Origin(_TOY_BUCKET, _TOY_SETTINGS) if pretrained == "toy" else Origin()
 
@@ -62,7 +62,8 @@ def check_variant(adapter: Adapter | None, variant: str) -> None:
     """
     if adapter is None:
         log.warning(
-            "no --lora: the base model alone does not know the condition %s and may paint skeletons and gray shapes",
+            "no --lora: a model into which none was merged does not know the condition %s, and may paint skeletons and "
+            "gray shapes",
             variant,
         )
         return

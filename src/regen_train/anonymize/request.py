@@ -26,6 +26,8 @@ def check_request(options: AnonymizeOptions) -> None:
     """
     video = options.video
     faults = _output_faults(video.input, video.output, video.signals)
+    if video.codec == "ffv1" and video.output.suffix.lower() != ".mkv":
+        faults.append(f"--codec ffv1 needs an --output that ends with .mkv, got {video.output.name!r}")
     if options.guard.text == "blur" and options.opinions.text is None:
         faults.append("--guard.text blur needs something that finds text; name it, such as --text RapidOcrText")
     if faults:

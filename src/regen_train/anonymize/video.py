@@ -5,23 +5,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
-from regen_train.adapter import load_adapter
+from regen_train.adapter import Adapter, load_adapter
 from regen_train.anonymize.options import AnonymizeOptions, PainterOptions
 from regen_train.anonymize.origin import check_variant, origin_of
 from regen_train.anonymize.painter import Painter, Painting, Progress, load_model, trained_reference
 from regen_train.anonymize.request import check_request
 from regen_train.anonymize.size import Border, border_of, restore_size
 from regen_train.anonymize.window import PassedWindow, take_window
-from regen_train.encoders import load_encoders
+from regen_train.encoders import WanEncoders, load_encoders
 from regen_train.preparation import DatasetSettings
 from regen_train.preparation.command_line import pick_device
 from regen_train.preparation.probe import Probed, ProbeStage
 from regen_train.pretrained import Precision
-from regen_train.schema import Bucket
+from regen_train.schema import Bucket, Geometry
 from regen_train.video import plan_crop, read_times, write_video
+from regen_train.video.encode import Codec
 
 log = logging.getLogger(__name__)
+
+_ODD = "an odd size needs H.264 with whole colour (yuv444p), which some players do not show"
 
 
 @dataclass(frozen=True)
@@ -77,17 +82,17 @@ def anonymize_video(options: AnonymizeOptions, *, progress: Progress | None = No
     adapter = None if model.lora is None else load_adapter(model.lora)
     check_variant(adapter, video.variant)
     device = pick_device(model.device)
-    dtype = _precision(model, device)
-    encoders = load_encoders(model.pretrained, dtype=dtype, device=device, revision=model.revision, tiling=model.tiling)
+    encoders = load_encoders(
+        model.pretrained,
+        dtype=_precision(model, device),
+        device=device,
+        revision=model.revision,
+        tiling=model.tiling,
+    )
     probed = _probe(options)
-    origin = origin_of(model.pretrained, adapter)
-    if adapter is not None and not origin.stated:
-        log.warning("the LoRA does not say how its conditions were composed; taken to be as in the paper's release")
-    settings = options.window.settings(origin, video.variant, (probed.height, probed.width), encoders.geometry)
+    settings = _settings(options, adapter, probed, encoders.geometry)
     passed = take_window(options, probed, settings, encoders.geometry, device)
-    transformer = load_model(model.pretrained, model.lora, dtype=dtype, device=device, revision=model.revision)
-    reference = trained_reference(adapter) if model.reference is None else model.reference
-    painter = Painter(transformer, encoders, reference=reference)
+    painter = _load_painter(options, encoders, adapter, device)  # the largest part, once all else is settled
     (painted,) = painter.paint(
         [_painting(passed, settings, video.seed)],
         settings=options.sampling,
@@ -95,12 +100,34 @@ def anonymize_video(options: AnonymizeOptions, *, progress: Progress | None = No
         progress=progress,
     )
     crop = plan_crop(*passed.plan.size, *painted.shape[1:3])
-    frames = restore_size(painted, crop)
-    even = not (frames.shape[1] % 2 or frames.shape[2] % 2)
+    codec = _write(options, restore_size(painted, crop), settings.fps)
+    return _report(options, probed, passed, settings, border_of(crop), (_ODD,) if codec == "h264_444" else ())
+
+
+def _settings(
+    options: AnonymizeOptions, adapter: Adapter | None, probed: Probed, geometry: Geometry
+) -> DatasetSettings:
+    origin = origin_of(options.model.pretrained, adapter)
+    if adapter is not None and not origin.stated:
+        log.warning("the LoRA does not say how its conditions were composed; taken to be as in the paper's release")
+    return options.window.settings(origin, options.video.variant, (probed.height, probed.width), geometry)
+
+
+def _load_painter(options: AnonymizeOptions, encoders: WanEncoders, adapter: Adapter | None, device: str) -> Painter:
+    model = options.model
+    dtype = _precision(model, device)
+    transformer = load_model(model.pretrained, model.lora, dtype=dtype, device=device, revision=model.revision)
+    reference = trained_reference(adapter) if model.reference is None else model.reference
+    return Painter(transformer, encoders, reference=reference)
+
+
+def _write(options: AnonymizeOptions, frames: UInt8[Tensor, "t h w 3"], fps: float) -> Codec:
+    """Write the output whole or not at all; return how it was coded."""
+    video, odd = options.video, bool(frames.shape[1] % 2 or frames.shape[2] % 2)
+    codec: Codec = "h264_444" if odd and video.codec == "h264" else video.codec
     video.output.parent.mkdir(parents=True, exist_ok=True)
-    write_video(video.output, frames, settings.fps, codec="h264" if even else "h264_444")
-    notes = () if even else ("an odd size needs H.264 with whole colour (yuv444p), which some players do not show",)
-    return _report(options, probed, passed, settings, border_of(crop), notes)
+    write_video(video.output, frames, fps, codec=codec)
+    return codec
 
 
 def _painting(passed: PassedWindow, settings: DatasetSettings, seed: int) -> Painting:
