@@ -4,7 +4,7 @@ import io
 import re
 from collections import defaultdict
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from regen_train import flow
+from regen_train.callbacks.meter import Measures
 from regen_train.callbacks.summary import describe
 from regen_train.checkpoint_io import read_checkpoint
 from regen_train.configs import resolve_arguments
 from regen_train.schema import Batch, Bucket
 from regen_train.training import VALIDATION_SIGMAS, OptimizerSpec, VaceModule
+from regen_train.training.flops import training_flops
+from regen_train.training.matmul_rate import matmul_rate
 from regen_train.training_cli import TrainingCLI
 from regen_train.video import count_frames, probe_video
 
@@ -50,6 +53,7 @@ class Record(L.Callback):
         self.checkpoints: dict[int, list[str]] = {}
         self.learning_rates: list[float] = []
         self.buckets: list[Bucket] = []
+        self.clips: dict[int, list[tuple[Bucket, bool]]] = defaultdict(list)  # bucket, with reference frame
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.weights[0] = pl_module.wan.trainable_state()
@@ -59,6 +63,7 @@ class Record(L.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
         step = batch_idx // trainer.accumulate_grad_batches + 1
+        self.clips[step] += [(batch.bucket, use) for use in batch.use_reference.tolist()]
         self.samples[step] += zip(outputs["error"].tolist(), outputs["sigma"].tolist(), strict=True)
         self.weights[trainer.global_step] = pl_module.wan.trainable_state()
         self.checkpoints[step] = sorted(path.name for path in Path(trainer.default_root_dir).glob("step-*.ckpt"))
@@ -157,15 +162,30 @@ def test_the_validation_loss_is_the_mean_over_clips_and_noise_levels(run: Run) -
 
 def test_the_meter_measures_what_can_be(run: Run) -> None:
     meter = {tag.removeprefix("meter/"): values for tag, values in run.logged.items() if tag.startswith("meter/")}
-    names = {"seconds_per_step", "samples_per_second", "data_wait_share", "peak_memory_gib", "epoch"}
-    assert meter.keys() == names
+    assert meter.keys() == {field.name for field in fields(Measures)} | {"epoch"}
     for step in (2, 4):
         assert 0 < meter["seconds_per_step"][step] < 60
         assert meter["samples_per_second"][step] * meter["seconds_per_step"][step] == pytest.approx(2)
         assert 0 <= meter["data_wait_share"][step] <= 1
+        waited = meter["data_wait_share"][step] * meter["seconds_per_step"][step]
+        assert meter["data_wait_seconds"][step] == pytest.approx(waited, abs=1e-6)
         assert 0.01 < meter["peak_memory_gib"][step] < 1000
         assert meter["epoch"][step] == pytest.approx(2 * step / run.cli.datamodule.samples_per_epoch)
         assert run.logged["train/adapter_norm"][step] > 0
+
+
+def test_tokens_and_flops_are_those_of_the_clips_that_were_trained_on(run: Run) -> None:
+    wan = run.cli.model.wan
+    rate = matmul_rate(torch.device("cpu"), torch.float32)
+    for step in (2, 4):
+        clips = [clip for i in (step - 1, step) for clip in run.record.clips[i]]
+        tokens = [wan.geometry.num_tokens(bucket, reference=reference) for bucket, reference in clips]
+        assert len(tokens) == 4
+        seconds = 2 * run.logged["meter/seconds_per_step"][step]
+        assert run.logged["meter/tokens_per_second"][step] * seconds == pytest.approx(sum(tokens), rel=1e-4)
+        flops = sum(training_flops(wan, number) for number in tokens)
+        assert run.logged["meter/mfu"][step] * seconds * rate == pytest.approx(flops, rel=1e-4)
+    assert re.search(r"tokens/s [\d,]+  MFU \d+%  GiB [\d.]+  wait [\d.]+ s", run.printed)
 
 
 def test_a_preview_shows_condition_sample_and_original(run: Run) -> None:

@@ -9,6 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from regen_train.callbacks.meter import Meter
 from regen_train.callbacks.undeclared import log_every_n_steps
 
 
@@ -45,7 +46,7 @@ class StepProgress(ProgressBar):
         step = trainer.global_step
         if not self._enabled or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        shown = {name: f"{float(value):.4f}" for name, value in self._metrics(trainer).items()}
+        shown = {name: f"{float(value):.4f}" for name, value in self._metrics(trainer).items()} | _measured(trainer)
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
             self._bar.set_postfix(shown, refresh=False)
@@ -71,3 +72,17 @@ class StepProgress(ProgressBar):
     def _metrics(trainer: L.Trainer) -> dict[str, Any]:
         wanted = ("train/loss", "val/loss")
         return {name: trainer.callback_metrics[name] for name in wanted if name in trainer.callback_metrics}
+
+
+def _measured(trainer: L.Trainer) -> dict[str, str]:
+    """Return what the run's `Meter` measured last, in a few words."""
+    meters = [callback for callback in vars(trainer)["callbacks"] if isinstance(callback, Meter)]
+    latest = meters[0].latest if meters else None
+    if latest is None:
+        return {}
+    return {
+        "tokens/s": f"{latest.tokens_per_second:,.0f}",
+        "MFU": f"{latest.mfu:.0%}",
+        "GiB": f"{latest.peak_memory_gib:.1f}",
+        "wait": f"{latest.data_wait_seconds:.2f} s",
+    }
