@@ -21,6 +21,9 @@ CAPTION = (
 )
 """In words that the toy knows."""
 
+WITHOUT_DETECTORS = ("--guard.when_absent", "accept")
+"""The toy has no detectors of real people; so what only they would find is not found."""
+
 
 class OwnClip:
     """A video file and its signals; both are only read.
@@ -50,6 +53,7 @@ class OwnClip:
         self.machinery.journal.call(
             *("data_prep.run", *self.machinery.preparation_arguments(clips, dataset, self.settings)),
             *("--allow_slow_source", "true", "--max_windows_per_clip", "1"),
+            *WITHOUT_DETECTORS,
         )
         info = load_dataset(str(dataset)).info
         return f"{info.num_samples} window of {', '.join(info.buckets)}; {' and '.join(info.conditions)}"
@@ -59,7 +63,7 @@ class OwnClip:
         for variant in self.variants:
             self.machinery.anonymize(
                 self.video, self.signals, self._output(variant), variant,
-                *("--caption", CAPTION, "--allow_slow_source", "true"),
+                *("--caption", CAPTION, "--allow_slow_source", "true"), *WITHOUT_DETECTORS,
                 *("--dilation", self.settings.dilation, "--line_width", f"{self.settings.line_width:.3f}"),
             )  # fmt: skip
         return f"{len(self.variants)} videos in {self.folder.own}"

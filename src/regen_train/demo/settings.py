@@ -19,7 +19,7 @@ TOY_DATASET = DatasetSettings(
 )
 """As the demo's shards are prepared, so are the conditions that it paints from."""
 
-TOY_SAMPLING = SamplingSettings(solver="euler", num_inference_steps=12, flow_shift=3.0, guidance_scale=3.0)
+TOY_SAMPLING = SamplingSettings(solver="euler", num_inference_steps=16, flow_shift=2.0, guidance_scale=2.0)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from regen_train.export import Format, export_checkpoint
 from regen_train.preparation import DatasetSettings
 from regen_train.shards import load_dataset
 from regen_train.toy import write_world
-from regen_train.toy.form import TOY_FORM, TOY_PEOPLE
+from regen_train.toy.form import EXACT_SIGNALS, TOY_FORM, TOY_PEOPLE
 from regen_train.toy.heldout import HeldOutClip
 from regen_train.toy.world import write_clip
 
@@ -42,7 +42,8 @@ class Machinery:
     def prepare(self) -> str:
         """Make shards by data_prep, as a user does."""
         self.journal.call(
-            "data_prep.run", *self.preparation_arguments(self.folder.clips, self.folder.dataset, TOY_DATASET)
+            *("data_prep.run", *self.preparation_arguments(self.folder.clips, self.folder.dataset, TOY_DATASET)),
+            *EXACT_SIGNALS,
         )
         info = load_dataset(str(self.folder.dataset)).info
         return f"{info.num_samples} samples of {', '.join(info.buckets)}; {' and '.join(info.conditions)}"
@@ -98,7 +99,9 @@ class Machinery:
         self.folder.held_out.mkdir(exist_ok=True)
         files = write_clip(self.folder.held_out, "held-out", clip.original, codec="h264")
         output = self.folder.held_out / "anonymized.mp4"
-        self.anonymize(files.video, files.signals, output, VARIANTS[0], "--caption", clip.described.caption)
+        self.anonymize(
+            files.video, files.signals, output, VARIANTS[0], "--caption", clip.described.caption, *EXACT_SIGNALS
+        )
         return f"{output}, by the caption of other people"
 
     def reload(self, subject: Subject) -> str:
@@ -123,7 +126,7 @@ class Machinery:
             *("--negative_prompt", "", "--seed", self.settings.seed),
             *("--sampling.num_inference_steps", sampling.num_inference_steps),
             *("--sampling.guidance_scale", f"{sampling.guidance_scale:g}"),
-            *("--sampling.flow_shift", f"{sampling.effective_shift:g}", "--guard.when_absent", "accept"),
+            *("--sampling.flow_shift", f"{sampling.effective_shift:g}"),
             *more,
         )
 
@@ -136,7 +139,4 @@ class Machinery:
             *("--sizes", json.dumps(settings.sizes, separators=(",", ":"))),
             *("--conditions", json.dumps(settings.conditions, separators=(",", ":"))),
             *("--dilation", settings.dilation, "--line_width", f"{settings.line_width:.3g}"),
-            # the toy's signals are the truth, so nobody need look again; without this a gate that was given no
-            # detectors doubts everything
-            *("--guard.when_absent", "accept"),
         ]

@@ -7,6 +7,7 @@ lie in OUTPUT/model/logs. Same seeds give the same clips and starting weights; t
 weights agree in quality, not in bits.
 """
 
+import json
 import logging
 import shutil
 import subprocess
@@ -117,6 +118,15 @@ class _Maker:
         shutil.copy(self.work / "run" / "config.yaml", self.logs / "base.yaml")
         transformer = WanVACETransformer3DModel.from_pretrained(self.work / "exported" / "merged" / "transformer")
         transformer.half().save_pretrained(self.model / "transformer")
+        for part in ("transformer", "vae"):
+            _forget_path(self.model / part / "config.json")
+
+
+def _forget_path(config: Path) -> None:
+    """Take out of a config in which folder of this machine the model once lay."""
+    values = json.loads(config.read_text())
+    values.pop("_name_or_path", None)
+    config.write_text(json.dumps(values, indent=2) + "\n")
 
 
 def _call(module: str, *arguments: object) -> None:
