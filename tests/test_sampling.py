@@ -5,10 +5,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from regen_train.encoders import WanEncoders, fold_mask, load_encoders, pack_context, pad_prompts
+from regen_train.encoders import WanEncoders, add_reference_context, fold_mask, load_encoders, pack_context, pad_prompts
 from regen_train.flow import sigma_schedule
 from regen_train.model import LoraSpec, WanVace, load_wan_vace
-from regen_train.sampling import SamplingSettings, generate
+from regen_train.sampling import SamplingSettings, StepCache, generate
 from regen_train.schema import Bucket
 
 BUCKET = Bucket(5, 32, 48)
@@ -120,6 +120,148 @@ def test_batched_guidance_is_sequential_guidance(model, encoders):
     torch.testing.assert_close(batched, sequential, atol=1e-5, rtol=0)
 
 
+def plain_loop(
+    model: WanVace, inputs: dict[str, Tensor], noise: Tensor, *, steps: int, guidance_scale: float
+) -> Tensor:
+    """Sample by Euler with guidance at every step and nothing predicted: the shortest loop that does."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    context = torch.cat([add_reference_context(inputs["vace_context"], inputs["reference"], model.geometry)] * 2)
+    prompts = torch.cat([pad_prompts(inputs[name].unbind()) for name in ("prompt_embeds", "negative_prompt_embeds")])
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(sigmas=sigma_schedule(steps, 5.0)[:-1].tolist())
+    latents = noise
+    model.eval()
+    with torch.no_grad():
+        for timestep in scheduler.timesteps:
+            towards, away = model(torch.cat([latents] * 2), (timestep / 1000).expand(2), prompts, context).chunk(2)
+            velocity = away + guidance_scale * (towards - away)
+            latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+    return latents[:, :, 1:]
+
+
+def test_by_default_nothing_is_left_out(model, encoders):
+    inputs, noise = conditioning(encoders), noise_of(model, reference=True)
+    expected = plain_loop(model, inputs, noise, steps=STEPS, guidance_scale=5.0)
+    settings = SamplingSettings(num_inference_steps=STEPS)
+    assert torch.equal(generate(model, **inputs, noise=noise, settings=settings), expected)
+
+
+class Calls:
+    """Counts the clips of each evaluation of the model, and how often one of its parts is computed."""
+
+    def __init__(self, model: WanVace, part: torch.nn.Module | None = None) -> None:
+        self.clips: list[int] = []
+        self.computed = 0
+        self._handles = [model.transformer.register_forward_pre_hook(self._called, with_kwargs=True)]
+        if part is not None:
+            self._handles.append(part.register_forward_hook(self._computed))
+
+    def _called(self, module, args, kwargs) -> None:
+        self.clips.append(len(kwargs["hidden_states"]))
+
+    def _computed(self, module, args, output) -> None:
+        self.computed += 1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def interval_of(steps: int, first: int, last: int) -> tuple[float, float]:
+    """Return noise levels around those of the steps ``first`` to ``last``, counted from 0."""
+    levels = sigma_schedule(steps, 5.0).tolist()
+    return (levels[last] + levels[last + 1]) / 2, (levels[first] + levels[first - 1]) / 2
+
+
+def test_guidance_within_an_interval_only(model, encoders):
+    inputs = conditioning(encoders)
+
+    def sampled(**options) -> tuple[Tensor, list[int]]:
+        with Calls(model) as calls:
+            latents = generate(model, **inputs, settings=SamplingSettings(num_inference_steps=STEPS, **options))
+        return latents, calls.clips
+
+    always, clips = sampled()
+    assert clips == [2] * STEPS
+    assert torch.equal(always, sampled(guidance_interval=(0.0, 1.0))[0])
+    never, clips = sampled(guidance_interval=(0.0, 0.0))
+    assert clips == [1] * STEPS
+    assert torch.equal(never, sampled(guidance_scale=1.0)[0])
+    between, clips = sampled(guidance_interval=interval_of(STEPS, 1, 2))
+    assert clips == [1, 2, 2, 1]
+    assert not torch.equal(between, always)
+    assert not torch.equal(between, never)
+
+
+CACHED = {
+    "velocity": ("velocity", lambda transformer: transformer.vace_blocks[1].ffn.net[2]),
+    "attention": ("attention", lambda transformer: transformer.vace_blocks[1].attn1.to_out[0]),
+}
+
+
+@pytest.mark.parametrize(("part", "watched"), CACHED.values(), ids=CACHED.keys())
+@pytest.mark.parametrize("batched", [True, False])
+def test_steps_are_predicted_and_the_model_is_as_it_was(tiny_model, encoders, part, watched, batched):
+    model = load_wan_vace(str(tiny_model), dtype="fp32", lora=LoraSpec(rank=4))
+    inputs, layer = conditioning(encoders), watched(model.transformer)
+    attributes = [set(vars(module)) for module in model.modules()]
+
+    def sampled(cache: StepCache) -> tuple[Tensor, int]:
+        settings = SamplingSettings(num_inference_steps=9, batched_guidance=batched, cache=cache)
+        with Calls(model, layer) as calls:
+            return generate(model, **inputs, settings=settings), calls.computed
+
+    computed, evaluations = sampled(StepCache())
+    per_step = 1 if batched else 2
+    assert evaluations == 9 * per_step
+    predicted, evaluations = sampled(StepCache(part, interval=2, warmup=3))
+    assert evaluations == 6 * per_step  # steps 1 to 3, 5, 7 and 9
+    assert not torch.equal(predicted, computed)
+    away = (predicted - computed).square().mean() / computed.square().mean()
+    assert away < 0.05
+    assert torch.equal(sampled(StepCache(part, interval=1, warmup=3))[0], computed)
+    assert [set(vars(module)) for module in model.modules()] == attributes
+    assert torch.equal(sampled(StepCache())[0], computed)
+
+
+def test_predictions_do_not_pass_from_one_guidance_to_another(model, encoders):
+    settings = SamplingSettings(
+        num_inference_steps=12,
+        guidance_interval=interval_of(12, 4, 7),
+        cache=StepCache("velocity", interval=2, warmup=2),
+    )
+    block = model.transformer.vace_blocks[1].ffn.net[2]
+    with Calls(model, block) as calls:
+        generate(model, **conditioning(encoders), settings=settings)
+    assert calls.clips == [1] * 4 + [2] * 4 + [1] * 4
+    assert calls.computed == 9  # of each four the first two and the last
+
+
+def test_why_first_block_cache_is_left_out(model, encoders):
+    """It would add VACE's hints twice: what it keeps holds them, and the transformer adds them again.
+
+    When this fails, diffusers has learned of VACE, and the cache may be worth offering.
+    """
+    from diffusers import FirstBlockCacheConfig
+
+    inputs, noise = conditioning(encoders), noise_of(model, reference=False)
+    transformer = model.transformer
+    transformer.enable_cache(FirstBlockCacheConfig(threshold=1e9))
+    try:
+        with torch.no_grad(), transformer.cache_context("prompt"):
+            first, second = (
+                model.eval()(noise, torch.tensor([0.5]), inputs["prompt_embeds"], inputs["vace_context"])
+                for _ in range(2)
+            )
+    finally:
+        transformer.disable_cache()
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
 def test_each_clip_of_a_batch_is_sampled_alone(model, encoders):
     inputs = {name: torch.cat([value, value.flip(-1)]) for name, value in conditioning(encoders).items()}
     noise, settings = noise_of(model, reference=True, batch=2), SamplingSettings(num_inference_steps=2)
@@ -165,3 +307,7 @@ def test_what_cannot_be_sampled_is_refused(model, encoders):
         generate(model, **inputs)
     with pytest.raises(ValueError, match=r"guidance_scale must .*, got 0.5; num_inference_steps .*; flow_shift"):
         SamplingSettings(guidance_scale=0.5, num_inference_steps=0, flow_shift=0.0)
+    with pytest.raises(ValueError, match=r"guidance_interval must be \[low, high\] within \[0, 1\], got \[0.8, 0.2\]"):
+        SamplingSettings(guidance_interval=(0.8, 0.2))
+    with pytest.raises(ValueError, match=r"cache.interval must be at least 1, got 0; cache.warmup must be .*got 1"):
+        StepCache("velocity", interval=0, warmup=1)

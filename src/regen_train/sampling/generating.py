@@ -1,9 +1,9 @@
-"""Sample a video's latents from a condition: guided velocity and diffusers' solvers; no Lightning."""
+"""The sampling loop: guided velocity, step by step."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,48 +13,10 @@ from regen_train.draws import generator_for
 from regen_train.encoders import add_reference_context, pad_prompts
 from regen_train.flow import sigma_schedule
 from regen_train.model import WanVace
+from regen_train.sampling.caching import cached_as, predicting
+from regen_train.sampling.settings import SamplingSettings
 
 _NUM_TRAIN_TIMESTEPS = 1000
-_DEFAULT_SHIFT = {"euler": 5.0, "unipc": 3.0}
-
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How a video is sampled. The defaults are those of the paper's release, which samples through DiffSynth-Studio.
-
-    Args:
-        guidance_scale: Weight of the prompt against the negative prompt, at least 1; 1 leaves guidance out.
-        num_inference_steps: Steps of the solver.
-        solver: ``euler``, or ``unipc`` as in diffusers' conversion of Wan VACE.
-        flow_shift: Shift of the noise levels towards noise; null means 5 for ``euler`` and 3 for ``unipc``.
-        conditioning_scale: Strength of the VACE hints: one number, or one per VACE block.
-        batched_guidance: Evaluate prompt and negative prompt in one batch: faster on small clips, twice the memory.
-    """
-
-    guidance_scale: float = 5.0
-    num_inference_steps: int = 50
-    solver: Literal["euler", "unipc"] = "euler"
-    flow_shift: float | None = None
-    conditioning_scale: float | list[float] = 1.0
-    batched_guidance: bool = True
-
-    def __post_init__(self) -> None:
-        faults = []
-        if not self.guidance_scale >= 1:
-            faults.append(f"guidance_scale must be at least 1, got {self.guidance_scale}")
-        if self.num_inference_steps < 1:
-            faults.append(f"num_inference_steps must be at least 1, got {self.num_inference_steps}")
-        if self.solver not in _DEFAULT_SHIFT:
-            faults.append(f"solver must be one of {', '.join(_DEFAULT_SHIFT)}, got {self.solver!r}")
-        if self.flow_shift is not None and not self.flow_shift > 0:
-            faults.append(f"flow_shift must be positive or null, got {self.flow_shift}")
-        if faults:
-            raise ValueError("; ".join(faults))
-
-    @property
-    def effective_shift(self) -> float:
-        """``flow_shift``, or the solver's usual one where it is left open."""
-        return _DEFAULT_SHIFT[self.solver] if self.flow_shift is None else self.flow_shift
 
 
 @dataclass(frozen=True)
@@ -89,7 +51,7 @@ def generate(
         reference: Latent of the reference frame, put before the clip; None for none.
         noise: The noise to start from, or the seed to draw it with. It has one frame more than the clip if there is a
             reference frame.
-        settings: Solver, steps and guidance.
+        settings: Solver, steps, guidance and what is predicted.
         progress: Called after every step with its number, counted from 1, and the number of steps.
 
     Returns:
@@ -113,7 +75,7 @@ def generate(
         context.to(device),
     )
     scheduler = _scheduler(settings, device)
-    with _evaluating(model):
+    with _evaluating(model), predicting(model, settings.cache):
         for step, timestep in enumerate(scheduler.timesteps, start=1):
             sigma = (timestep.float() / _NUM_TRAIN_TIMESTEPS).expand(batch)
             velocity = _guided_velocity(model, latents, sigma, conditioning, settings)
@@ -131,26 +93,37 @@ def _guided_velocity(
     settings: SamplingSettings,
 ) -> Float[Tensor, "b c f h w"]:
     """Move from the negative prompt's velocity past the prompt's. Source: Ho and Salimans 2022, arXiv 2207.12598."""
+    level = float(sigma[0])
+    guided = conditioning.negative_prompt_embeds is not None and settings.guides(level)
 
-    def velocity(*prompts: Tensor) -> Tensor:
+    def velocity(name: str, *prompts: Tensor) -> Tensor:
         n = len(prompts)
-        predicted: Tensor = model(
-            torch.cat([latents] * n),
-            torch.cat([sigma] * n),
-            torch.cat(prompts),
-            torch.cat([conditioning.vace_context] * n),
-            settings.conditioning_scale,
-        )
+        with cached_as(model, settings.cache, _phase(name, level, settings)):
+            predicted: Tensor = model(
+                torch.cat([latents] * n),
+                torch.cat([sigma] * n),
+                torch.cat(prompts),
+                torch.cat([conditioning.vace_context] * n),
+                settings.conditioning_scale,
+            )
         return predicted
 
     prompt, negative = conditioning.prompt_embeds, conditioning.negative_prompt_embeds
-    if negative is None or settings.guidance_scale == 1:
-        return velocity(prompt)
+    if not guided:
+        return velocity("prompt", prompt)
+    assert negative is not None
     if settings.batched_guidance:
-        towards, away = velocity(prompt, negative).chunk(2)
+        towards, away = velocity("both", prompt, negative).chunk(2)
     else:
-        towards, away = velocity(prompt), velocity(negative)
+        towards, away = velocity("prompt", prompt), velocity("negative", negative)
     return away + settings.guidance_scale * (towards - away)
+
+
+def _phase(name: str, sigma: float, settings: SamplingSettings) -> str:
+    """Name a series of steps that follow on each other: before, within and after the guidance interval."""
+    if settings.guidance_interval is None or settings.guides(sigma):
+        return name
+    return f"{name} {'before' if sigma > settings.guidance_interval[1] else 'after'}"
 
 
 def _scheduler(settings: SamplingSettings, device: torch.device) -> Any:

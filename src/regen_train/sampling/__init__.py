@@ -1,0 +1,6 @@
+"""Sample a video's latents from a condition: guided velocity and diffusers' solvers; no Lightning."""
+
+from regen_train.sampling.generating import generate
+from regen_train.sampling.settings import SamplingSettings, StepCache
+
+__all__ = ["SamplingSettings", "StepCache", "generate"]
