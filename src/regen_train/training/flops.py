@@ -115,7 +115,7 @@ def _chain(layers: Iterable[Any], rows: int) -> int:
 
 
 def _product(weight: Any, rows: int, *, gradient: bool = False) -> int:
-    return 2 * rows * weight.numel() * (1 + gradient + weight.requires_grad)
+    return 2 * rows * int(weight.numel()) * (1 + gradient + int(weight.requires_grad))
 
 
 def _inner(block: Any) -> nn.Module:
