@@ -6,6 +6,7 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
 from regen_train.callbacks.undeclared import data_of
+from regen_train.model import estimate_bytes
 from regen_train.training import VaceModule
 
 
@@ -29,6 +30,7 @@ def describe(trainer: L.Trainer, module: VaceModule) -> str:
         f"{wan.geometry.num_tokens(bucket, reference=data.reference != 'none'):,} ({bucket})" for bucket in buckets
     ]
     largest = max(wan.geometry.num_tokens(bucket, reference=data.reference != "none") for bucket in buckets)
+    needed = estimate_bytes(wan, wan.checkpointing, tokens=largest, batch=data.per_device_batch_size)
     lora, recipe = module.lora, module.recipe
     learns = f"LoRA rank {lora.rank} on {lora.targets}" if lora is not None else module.trainable
     rows = {
@@ -40,24 +42,9 @@ def describe(trainer: L.Trainer, module: VaceModule) -> str:
         "epoch": f"{data.samples_per_epoch} samples; {data.samples_left_out} that fill no global batch are left out",
         "tokens": "per clip " + ", ".join(tokens),
         "batch": f"{data.global_batch_size} samples a step = {per_step}",
-        "memory": f"about {estimate_gib(module, largest, data.per_device_batch_size):.2f} GiB a process (an estimate)",
+        "memory": f"about {needed / 2**30:.2f} GiB a process (an estimate), checkpointing {wan.checkpointing}",
         "steps": f"{trainer.global_step} done of {trainer.max_steps}",
         "run": str(Path(trainer.default_root_dir)),
     }
     width = max(map(len, rows))
     return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows.items())
-
-
-def estimate_gib(module: VaceModule, tokens: int, batch: int) -> float:
-    """Estimate a training process's memory from sizes alone.
-
-    Weights as stored, 16 bytes for each learning parameter (fp32 weight, gradient and two moments), and activations:
-    one hidden state a block with full checkpointing and about 30 without, the ratio of 113 to 4.4 GiB measured at
-    1.3B and 32,760 tokens, plus one block's 30 that live while it is recomputed.
-    """
-    wan = module.wan
-    frozen = sum(p.numel() * p.element_size() for p in wan.parameters() if not p.requires_grad)
-    learning = wan.num_parameters().trainable * 16
-    hidden_state = batch * tokens * wan.hidden_size * (2 if module.base_dtype == "bf16" else 4)
-    states = wan.num_blocks + 30 if module.checkpointing == "full" else 30 * wan.num_blocks
-    return (frozen + learning + states * hidden_state) / 2**30

@@ -1,15 +1,19 @@
 """From a name to a model that is ready to train or sample."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from regen_train.model.assemble import keep_trained_norms_quiet
+from regen_train.model.attention import AUTO, set_attention
 from regen_train.model.base import load_transformer
+from regen_train.model.checkpointing import Policy, set_checkpointing
 from regen_train.model.initial_lora import read_initial_lora
 from regen_train.model.lora import LoraSpec, add_lora
+from regen_train.model.memory import Workload, choose_checkpointing
 from regen_train.model.wan_vace import Trainable, WanVace
 from regen_train.pretrained import DTYPES, Precision
 
-Checkpointing = Literal["none", "full"]
+Checkpointing = Policy | Literal["auto"]
+CHECKPOINTING: tuple[Checkpointing, ...] = (*get_args(Policy), "auto")
 
 _DEFAULT_LORA = LoraSpec()
 _VACE_PARTS = ("vace_blocks.", "vace_patch_embedding.")
@@ -23,6 +27,8 @@ def load_wan_vace(
     trainable: Trainable = "lora",
     revision: str | None = None,
     checkpointing: Checkpointing = "none",
+    workload: Workload | None = None,
+    attention: str = AUTO,
     seed: int = 0,
 ) -> WanVace:
     """Load Wan VACE and make it ready to train or sample.
@@ -36,22 +42,19 @@ def load_wan_vace(
         lora: The factors to insert; null for none. Used with ``trainable: lora`` only.
         trainable: ``lora`` = the factors; ``vace`` = the VACE blocks and their patch embedding; ``all`` = everything.
         revision: Branch, tag or commit on the hub.
-        checkpointing: ``full`` recomputes every block in the backward pass, which saves activation memory.
+        checkpointing: What the backward pass computes again to save memory; gradients are the same. ``none``; ``full``
+            = every block, from its input; ``selective`` = all but attention; ``offload`` = ``full`` with the inputs in
+            CPU memory meanwhile; ``auto`` = the fastest that fits ``workload``.
+        workload: The largest step to come; ``auto`` needs it.
+        attention: Kernel of attention by diffusers' name, such as ``_native_flash`` or ``flash``; ``auto`` leaves it
+            to PyTorch.
         seed: Of the factors' start and of random weights.
 
     Raises:
         FileNotFoundError: Nothing is found under ``pretrained`` or ``lora.init``; says what would be.
         ValueError: An option, the weights or the adapter to start from do not fit; lists all faults.
     """
-    for name, value, known in (
-        ("dtype", dtype, DTYPES),
-        ("trainable", trainable, ("lora", "vace", "all")),
-        ("checkpointing", checkpointing, ("none", "full")),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-    if trainable != "lora" and lora is not None and lora.init is not None:
-        raise ValueError(f"lora.init needs trainable: lora, got trainable: {trainable}; merge the adapter first")
+    _check_options(dtype, lora, trainable, checkpointing, workload)
     loaded = load_transformer(pretrained, dtype=DTYPES[dtype], revision=revision, seed=seed)
     model = WanVace(loaded, dtype=DTYPES[dtype], lora=lora if trainable == "lora" else None, trainable=trainable)
     if model.lora is not None:
@@ -60,9 +63,29 @@ def load_wan_vace(
             model.load_lora_state(read_initial_lora(model.lora.init, model.lora, model.base))
     if trainable != "lora":
         _unfreeze(model)
-    if checkpointing == "full":
-        loaded.module.enable_gradient_checkpointing()
+    if checkpointing == "auto":
+        assert workload is not None
+        checkpointing = choose_checkpointing(model, workload)
+    model.checkpointing = checkpointing
+    set_checkpointing(loaded.module, checkpointing)
+    set_attention(loaded.module, attention, dtype=model.dtype, checkpointing=checkpointing)
     return model
+
+
+def _check_options(
+    dtype: str, lora: LoraSpec | None, trainable: str, checkpointing: str, workload: Workload | None
+) -> None:
+    for name, value, known in (
+        ("dtype", dtype, DTYPES),
+        ("trainable", trainable, ("lora", "vace", "all")),
+        ("checkpointing", checkpointing, CHECKPOINTING),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    if checkpointing == "auto" and workload is None:
+        raise ValueError("checkpointing: auto needs workload, the largest step to come; or name a policy")
+    if trainable != "lora" and lora is not None and lora.init is not None:
+        raise ValueError(f"lora.init needs trainable: lora, got trainable: {trainable}; merge the adapter first")
 
 
 def _unfreeze(model: WanVace) -> None:

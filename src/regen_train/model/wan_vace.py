@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from regen_train.model.assemble import compare_states, keep_time_embedding_precise
 from regen_train.model.base import BaseInfo, LoadedTransformer
+from regen_train.model.checkpointing import Policy
 from regen_train.model.lora import LoraSpec, base_state, lora_parameters, merged_state, update_norm
 from regen_train.pretrained import state_sha256
 from regen_train.schema import Geometry
@@ -55,6 +56,7 @@ class WanVace(nn.Module):
         self.dtype = dtype
         self.lora = lora
         self.trainable = trainable
+        self.checkpointing: Policy = "none"
         self.geometry = _geometry(self.transformer.config, loaded.temporal_factor)
         self._source = (loaded.name, loaded.revision)
 

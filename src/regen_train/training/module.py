@@ -13,11 +13,13 @@ import regen_train
 from regen_train import draws, flow
 from regen_train.adapter import AdapterMetadata
 from regen_train.flow import FlowRecipe
-from regen_train.model import LoraSpec, WanVace, load_wan_vace
+from regen_train.model import Checkpointing, LoraSpec, WanVace, load_wan_vace
 from regen_train.schema import Batch
 from regen_train.training.dataset_check import check_dataset
 from regen_train.training.objective import LossSpec, SampleLosses, sample_losses
 from regen_train.training.optimizer import OptimizerSpec
+from regen_train.training.progress import align_progress
+from regen_train.training.workload import workload_of
 
 RECIPES = {
     "paper": FlowRecipe(sigma="grid", flow_shift=5.0, weight="bell"),
@@ -41,7 +43,11 @@ class VaceModule(L.LightningModule):
         loss: What of a clip counts, and how much.
         optimizer: AdamW and its schedule.
         dtype: Number format of the frozen base; what learns is always fp32.
-        checkpointing: Activation checkpointing; ``full`` recomputes every block in the backward pass.
+        checkpointing: What the backward pass computes again to save memory, at equal gradients: ``none``;
+            ``selective`` = all but attention; ``full`` = every block; ``offload`` = ``full``, with the blocks' inputs
+            in CPU memory meanwhile; ``auto`` = the fastest of them that fits the memory there is.
+        attention: Kernel of attention by the name of diffusers' dispatcher: ``native``, ``_native_flash``,
+            ``_native_cudnn``, ``flash``, ``_flash_3`` and so on; ``auto`` leaves it to PyTorch.
         seed: Keys the noise, the noise level and the LoRA's initialisation; the command line takes ``data.seed``.
     """
 
@@ -55,7 +61,8 @@ class VaceModule(L.LightningModule):
         loss: LossSpec = LossSpec(),
         optimizer: OptimizerSpec = OptimizerSpec(),
         dtype: Literal["bf16", "fp32"] = "bf16",
-        checkpointing: Literal["none", "full"] = "full",
+        checkpointing: Checkpointing = "full",
+        attention: str = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -63,7 +70,7 @@ class VaceModule(L.LightningModule):
         self.lora = lora if trainable == "lora" else None
         self.recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
         self.loss_spec, self.optimizer_spec = loss, optimizer
-        self.base_dtype, self.checkpointing, self.seed = dtype, checkpointing, seed
+        self.base_dtype, self.checkpointing, self.attention, self.seed = dtype, checkpointing, attention, seed
         self.strict_loading = False  # a checkpoint holds only what learns; on_load_checkpoint checks the keys
         self.model: WanVace | None = None
 
@@ -84,6 +91,8 @@ class VaceModule(L.LightningModule):
             trainable=self.trainable,
             dtype=self.base_dtype,
             checkpointing=self.checkpointing,
+            workload=workload_of(self.trainer) if self.checkpointing == "auto" else None,
+            attention=self.attention,
             seed=self.seed,
         ).train()  # diffusers loads for evaluation, where LoRA dropout would sleep
         datamodule = getattr(self.trainer, "datamodule", None)
@@ -229,18 +238,3 @@ class VaceModule(L.LightningModule):
         self.wan.load_trainable_state(state)
         if self.trainer.state.fn == "fit":
             align_progress(checkpoint, self.trainer.accumulate_grad_batches)
-
-
-def align_progress(checkpoint: dict[str, Any], accumulate_grad_batches: int) -> None:
-    """Set Lightning's batch counters to whole optimizer steps of this run's accumulation.
-
-    Lightning counts microbatches. On another world size a step has another number of them, and a counter out of phase
-    would end the first step after a resume too early. It also counts the last step only after its checkpoint is
-    written, so logged steps would repeat.
-    """
-    step = int(checkpoint["global_step"])
-    loop = checkpoint["loops"]["fit_loop"]
-    for counters in (loop["epoch_loop.batch_progress"][name] for name in ("total", "current")):
-        for name in counters:
-            counters[name] = step * accumulate_grad_batches
-    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = step

@@ -1,0 +1,131 @@
+"""How much memory a training step takes under each checkpointing policy, and which policy fits."""
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+import torch
+
+from regen_train.model.checkpointing import POLICIES, Policy
+from regen_train.model.wan_vace import WanVace
+
+logger = logging.getLogger(__name__)
+
+# The rest is for what no estimate sees: the allocator's gaps, libraries, communication buffers.
+USABLE_SHARE = 0.9
+_BYTES_PER_LEARNING = 16  # fp32 weight, gradient and two moments
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The largest forward and backward pass to come, and where.
+
+    Args:
+        tokens: The transformer's sequence length.
+        batch: Samples in one pass.
+        free_bytes: Memory that this process may fill, before the model is loaded.
+        device_type: ``cuda``, ``cpu`` or another of PyTorch's.
+    """
+
+    tokens: int
+    batch: int
+    free_bytes: int
+    device_type: str
+
+
+@dataclass(frozen=True)
+class _Coefficients:
+    """Hidden states that one block keeps without checkpointing: ``fixed`` plus ``per_ffn`` x (ffn_dim / width)."""
+
+    fixed: float
+    per_ffn: float
+
+
+# Counted by LiveMemory on a CPU; by bytes of the computation's precision and by whether a block's weights are frozen,
+# carry a LoRA or learn themselves. Autocast keeps casts beside what it computes, so bf16 keeps more states than fp32.
+_KEPT_PER_BLOCK: dict[tuple[int, Literal["frozen", "lora", "learning"]], _Coefficients] = {
+    (2, "frozen"): _Coefficients(18.6, 1.0),
+    (2, "lora"): _Coefficients(26.5, 2.0),
+    (2, "learning"): _Coefficients(37.3, 2.7),
+    (4, "frozen"): _Coefficients(12.3, 1.0),
+    (4, "lora"): _Coefficients(15.8, 2.0),
+    (4, "learning"): _Coefficients(22.3, 2.0),
+}
+_KEPT_INSTEAD: dict[Policy, float] = {"selective": 3.1, "full": 1.0, "offload": 0.0}
+_OUTSIDE_BLOCKS = 6.0
+# Gradients of one feed-forward layer on their way, x (ffn_dim / width).
+_PASSING_PER_FFN = {2: 3.0, 4: 1.0}
+# What `selective` need not make again of the block that is computed again.
+_KEPT_ATTENTION = 4.0
+
+
+def estimate_bytes(model: WanVace, policy: Policy, *, tokens: int, batch: int) -> int:
+    """Estimate a training process's memory on its device, from sizes alone.
+
+    Weights as stored; 16 bytes for each learning parameter; what the blocks keep; one block that is computed again
+    with its gradients; and the hints' gradients, which wait until the last main block is through. Compiled blocks keep
+    less, so the estimate is high for them.
+
+    Args:
+        model: With its LoRA inside, if it has one.
+        policy: The checkpointing.
+        tokens: The transformer's sequence length.
+        batch: Samples in one pass.
+    """
+    frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
+    hidden_state = batch * tokens * model.hidden_size * model.dtype.itemsize
+    states = estimate_hidden_states(model, policy)
+    return int(frozen + _BYTES_PER_LEARNING * model.num_parameters().trainable + states * hidden_state)
+
+
+def estimate_hidden_states(model: WanVace, policy: Policy) -> float:
+    """Estimate the peak of a step's activations, in hidden states of batch x tokens x width."""
+    transformer, size = model.transformer, model.dtype.itemsize
+    ffn: float = transformer.config.ffn_dim / model.hidden_size
+    num_vace: int = len(transformer.vace_blocks)
+    # Nothing learns before the first hint, which is added after main block 0.
+    num_main: int = len(transformer.blocks) - (model.trainable != "all")
+    main = _KEPT_PER_BLOCK[size, "learning" if model.trainable == "all" else "frozen"]
+    vace = _KEPT_PER_BLOCK[size, "lora" if model.trainable == "lora" else "learning"]
+    main_states, vace_states = (block.fixed + block.per_ffn * ffn for block in (main, vace))
+    around, passing = num_vace + _OUTSIDE_BLOCKS, _PASSING_PER_FFN[size] * ffn
+    if policy == "none":
+        return num_main * main_states + num_vace * vace_states + passing + around
+    again = max(main_states, vace_states) + passing - (_KEPT_ATTENTION if policy == "selective" else 0)
+    return (num_main + num_vace) * _KEPT_INSTEAD[policy] + again + around
+
+
+def choose_checkpointing(model: WanVace, workload: Workload) -> Policy:
+    """Choose the fastest policy that fits by estimate, and log the choice with the estimates.
+
+    Recomputing costs time and copying costs more, so the order is none, selective, full, offload. On a CPU ``offload``
+    would keep the same bytes in the same memory and is left out.
+    """
+    candidates = [policy for policy in POLICIES if policy != "offload" or workload.device_type != "cpu"]
+    needs = {p: estimate_bytes(model, p, tokens=workload.tokens, batch=workload.batch) for p in candidates}
+    usable = USABLE_SHARE * workload.free_bytes
+    fitting = [policy for policy in candidates if needs[policy] <= usable]
+    chosen = fitting[0] if fitting else candidates[-1]
+    stated = ", ".join(f"{policy} {need / 2**30:.2f}" for policy, need in needs.items())
+    message = (
+        f"checkpointing auto: {chosen}; estimated GiB for {workload.batch} x {workload.tokens:,} tokens: {stated}; "
+        f"usable {usable / 2**30:.2f} of {workload.free_bytes / 2**30:.2f} free"
+    )
+    if fitting:
+        logger.info(message)
+    else:
+        logger.warning("%s; none fits by estimate: use smaller buckets or a smaller per_device_batch_size", message)
+    return chosen
+
+
+def free_bytes(device: torch.device, *, processes: int = 1) -> int:
+    """Return the memory a process may fill: free on its GPU, or its share of what is available to CPUs.
+
+    Args:
+        device: Where the process computes.
+        processes: How many share a CPU's memory.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available) // processes
