@@ -19,7 +19,7 @@ TOY_DATASET = DatasetSettings(
 )
 """As the demo's shards are prepared, so are the conditions that it paints from."""
 
-TOY_SAMPLING = SamplingSettings(solver="euler", num_inference_steps=16, flow_shift=2.0, guidance_scale=2.0)
+TOY_SAMPLING = SamplingSettings(solver="euler", num_inference_steps=12, flow_shift=2.0, guidance_scale=2.0)
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class DemoSettings:
     pretrained: str = "toy"
     steps: int = 200
     num_clips: int = 64
-    num_measured: int = 48
+    num_measured: int = 32
     num_pairs: int = 12
-    num_recoloured: int = 24
+    num_recoloured: int = 16
     num_shown: tuple[int, int, int] = (4, 2, 3)
     seed: int = 0
     batch_size: int = 8
