@@ -75,7 +75,8 @@ def test_too_little_of_anything_is_refused(name: str) -> None:
 
 
 def test_a_step_is_noted_with_time_memory_and_what_a_user_types(capsys: pytest.CaptureFixture[str]) -> None:
-    journal, before = Journal(), psutil.Process().memory_info().rss
+    held = psutil.Process().memory_full_info()
+    journal, before = Journal(), getattr(held, "pss", held.rss)
 
     def act() -> str:
         held = torch.ones(50_000_000)

@@ -76,7 +76,9 @@ def load_painters(loras: Mapping[str, Path], settings: DemoSettings) -> Painters
         loras: Variant to the folder that an export wrote.
         settings: The model.
     """
-    trained = {variant: load_painter(settings.pretrained, str(loras[variant]), dtype="fp32") for variant in VARIANTS}
+    trained: dict[str, Painter] = {
+        variant: load_painter(settings.pretrained, str(loras[variant]), dtype="fp32") for variant in VARIANTS
+    }
     # Told apart by the LoRA alone: the base is given the reference image, or none, as the LoRA was.
     base = load_painter(settings.pretrained, None, dtype="fp32", reference=trained[VARIANTS[0]].reference)
     return Painters(base, trained)

@@ -51,7 +51,8 @@ class OwnClip:
         shutil.copytree(self.signals, clips / "signals" / self.video.stem)
         dataset = self.folder.own / "dataset"
         self.machinery.journal.call(
-            *("data_prep.run", *self.machinery.preparation_arguments(clips, dataset, self.settings)),
+            "data_prep.run",
+            *self.machinery.preparation_arguments(clips, dataset, self.settings),
             *("--allow_slow_source", "true", "--max_windows_per_clip", "1"),
             *WITHOUT_DETECTORS,
         )

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from regen_train.preparation.settings import DatasetSettings
+from regen_train.preparation.settings import ConditionName, DatasetSettings
 from regen_train.sampling import SamplingSettings
 from regen_train.toy.form import TOY_DILATION, TOY_FORM, TOY_LINE_WIDTH
 
-VARIANTS = ("structhuman", "structall")
+VARIANTS: tuple[ConditionName, ...] = ("structhuman", "structall")
 
 TOY_DATASET = DatasetSettings(
     fps=TOY_FORM.fps,

@@ -8,7 +8,7 @@ from regen_train.demo.journal import Journal, shown_command
 from regen_train.demo.reload import LORA_FILE, reload_in_diffusers
 from regen_train.demo.settings import TOY_DATASET, TOY_SAMPLING, VARIANTS, DemoFolder, DemoSettings
 from regen_train.demo.subjects import Subject
-from regen_train.export import Format, export_checkpoint
+from regen_train.export import ExportedFile, Format, export_checkpoint
 from regen_train.preparation import DatasetSettings
 from regen_train.shards import load_dataset
 from regen_train.toy import write_world
@@ -42,7 +42,8 @@ class Machinery:
     def prepare(self) -> str:
         """Make shards by data_prep, as a user does."""
         self.journal.call(
-            *("data_prep.run", *self.preparation_arguments(self.folder.clips, self.folder.dataset, TOY_DATASET)),
+            "data_prep.run",
+            *self.preparation_arguments(self.folder.clips, self.folder.dataset, TOY_DATASET),
             *EXACT_SIGNALS,
         )
         info = load_dataset(str(self.folder.dataset)).info
@@ -75,7 +76,7 @@ class Machinery:
 
     def export(self) -> str:
         """Write the LoRA for other tools; the exporter reloads and compares each file."""
-        files = []
+        files: list[ExportedFile] = []
         for variant in VARIANTS:
             checkpoint, output = self.folder.run(variant) / "last.ckpt", self.folder.exported(variant)
             words = [

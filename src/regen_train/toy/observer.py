@@ -121,7 +121,7 @@ class Observer:
         if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
             raise ValueError(f"frames must be uint8 [t, h, w, 3], got {frames.dtype} {list(frames.shape)}")
         height, width = frames.shape[1:3]
-        found = [self.network(_padded(to_pixels(some))) for some in frames.split(_AT_ONCE)]
+        found = [self.network(_padded(to_pixels(some))) for some in torch.split(frames, _AT_ONCE)]
         masks, heatmaps = (torch.cat(parts) for parts in zip(*found, strict=True))
         rows, columns = -(-height // HEATMAP_STRIDE), -(-width // HEATMAP_STRIDE)
         return Seen(masks[:, :height, :width] > 0, heatmaps[..., :rows, :columns].sigmoid())
@@ -173,7 +173,8 @@ class _Residual(nn.Module):
         self.first, self.second = _conv(width, width), _conv(width, width)
 
     def forward(self, features: Tensor) -> Tensor:
-        return features + self.second(self.first(features))
+        changed: Tensor = features + self.second(self.first(features))
+        return changed
 
 
 def _conv(inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> nn.Sequential:

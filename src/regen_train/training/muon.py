@@ -48,7 +48,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__([group for group in groups if group["params"]], {"weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move every weight that has a gradient."""
         loss = None
         if closure is not None:
@@ -86,4 +86,5 @@ def orthogonal(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
     for _ in range(_NEWTON_SCHULZ_STEPS):
         square = wide @ wide.T
         wide = first * wide + (third * square + fifth * square @ square) @ wide
-    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+    made: Tensor = wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+    return made

@@ -108,7 +108,7 @@ def _loss(network: ObserverNet, frames: Tensor, truth: Pictures) -> Tensor:
 @torch.no_grad()
 def _held_out_loss(network: ObserverNet, pictures: Pictures, softening: Softening) -> float:
     network.eval()
-    parts = torch.arange(len(pictures)).split(80)
+    parts = torch.split(torch.arange(len(pictures)), 80)
     batches = [pictures.pick(numbers) for numbers in parts]
     losses = [_loss(network, soften(some, softening, seed=1, step=step), some) for step, some in enumerate(batches)]
     return float(torch.stack(losses).mean())

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from regen_train.conditions import GRAY, dilate, fill_people, struct_human
+from regen_train.conditions import GRAY, HumanFill, dilate, fill_people, struct_human
 from regen_train.draws import generator_for
 from regen_train.skeleton import draw_pose
 from regen_train.skeleton.topology import SCORE_THRESHOLD
@@ -88,7 +88,7 @@ def _without(clip: WorldClip, random: np.random.Generator, *, skeletons: bool) -
     if skeletons:
         drawn = draw_pose(poses.keypoints[:, gone], poses.scores[:, gone], height, width, line_width=TOY_LINE_WIDTH)
         return _pictures(clip, struct_human(clip.frames, filled, drawn), filled, kept)
-    fill = GRAY if random.random() < 0.5 else "background_mean"
+    fill: HumanFill | int = GRAY if random.random() < 0.5 else "background_mean"
     return _pictures(clip, fill_people(clip.frames, filled, fill), filled, kept)
 
 

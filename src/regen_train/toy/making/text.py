@@ -158,7 +158,7 @@ def _train(
         for step in range(1, settings.steps + 1):
             batch = tokens[torch.randint(len(tokens), (settings.batch_size,), generator=generator)]
             loss = reader.loss(encode(encoder, batch), batch, stop, settings.bag_weight)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             optimizer.zero_grad()

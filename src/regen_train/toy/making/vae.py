@@ -171,7 +171,7 @@ class _Trainer:
             noise = torch.randn(posterior.mean.shape, generator=self.generator)
             decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
         loss = self._loss(decoded.float(), pixels, human, posterior)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.others, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -188,7 +188,7 @@ class _Trainer:
         error = decoded - pixels
         weight = 1 + (self.settings.human_weight - 1) * human.float()
         fidelity = (weight * (error.abs() + error**2)).mean()
-        divergence = posterior.kl().float().mean() / posterior.mean[0].numel()
+        divergence: Tensor = posterior.kl().float().mean() / posterior.mean[0].numel()
         return fidelity + self.settings.kl_weight * divergence
 
 
