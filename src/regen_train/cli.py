@@ -9,6 +9,7 @@ from regen_train.console import shown_log
 
 COMMANDS = {
     "fit": "train a LoRA: regen_train fit --config structhuman.yaml [--ckpt_path last] [--trainer.devices 8] ...",
+    "profile": "memory before a run, time after ten steps: regen_train profile --config X [--bucket 49x480x832]",
     "validate": "loss on the held-out clips at fixed noise: regen_train validate --config X --ckpt_path last",
     "test": "the same, logged under the name test; data.validation.path names a dataset of its own",
     "export": "weights for other tools: regen_train export --checkpoint runs/x/last.ckpt --output exported",
@@ -71,6 +72,10 @@ def _run(command: str, arguments: list[str]) -> None:
         from regen_train.demo import run_demo
 
         auto_cli(run_demo, args=arguments, as_positional=False)
+    elif command == "profile":
+        from regen_train.profile_cli import main as profile
+
+        profile(arguments)
     else:
         from regen_train.configs import resolve_arguments
         from regen_train.training_cli import TrainingCLI

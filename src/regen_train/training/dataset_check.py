@@ -31,7 +31,7 @@ def check_dataset(info: DatasetInfo, geometry: Geometry, pretrained: str, revisi
         f"geometry.{field.name}": (getattr(info.geometry, field.name), getattr(geometry, field.name))
         for field in fields(Geometry)
     }
-    vae = _vae_sha256(pretrained, revision)
+    vae = vae_sha256(pretrained, revision)
     if vae is None:
         log.warning("%s: found no VAE, so cannot check that the dataset's latents are of its own", pretrained)
     else:
@@ -48,7 +48,8 @@ def check_dataset(info: DatasetInfo, geometry: Geometry, pretrained: str, revisi
         )
 
 
-def _vae_sha256(pretrained: str, revision: str | None) -> str | None:
+def vae_sha256(pretrained: str, revision: str | None) -> str | None:
+    """Return the hash of the weights of the VAE that lies beside the model, None if there is none."""
     if pretrained.startswith("random:") or Path(pretrained).is_file():
         return None
     try:

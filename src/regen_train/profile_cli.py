@@ -1,0 +1,114 @@
+"""``regen_train profile``: what a configuration needs and costs here, by ten steps of it that leave nothing behind."""
+
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities import rank_zero_only
+
+from regen_train.callbacks import Checkpoints
+from regen_train.configs import resolve_arguments
+from regen_train.data import ShardDataModule
+from regen_train.model import free_bytes
+from regen_train.model.outline import outline_wan_vace
+from regen_train.profiling import StepBreakdown, needs_of, write_random_dataset
+from regen_train.schema import Bucket
+from regen_train.training import VaceModule
+from regen_train.training.dataset_check import vae_sha256
+from regen_train.training_cli import TrainingCLI
+
+_WARMUP = 2
+_HELP = f"""usage: regen_train profile --config CONFIG [--bucket FxHxW] [--steps N] [any option of fit]
+
+Prints the memory that training needs by its shapes and which checkpointing policy fits; then trains for
+{_WARMUP} steps to warm up and N more (10), and prints where their time went. Leaves no files behind.
+
+  --bucket 49x480x832   random latents of this shape in place of the dataset data.path
+  --steps 10            steps to measure
+
+regen_train fit --help shows all other options."""
+
+
+class ProfileCLI(TrainingCLI):
+    """``fit`` for a few steps, with a look at its memory before and its time after."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what is profiled."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--bucket", type=str | None, default=None, help="shape of random clips, as 49x480x832")
+        parser.add_argument("--steps", type=int, default=10, help="steps to measure")
+
+    def before_fit(self) -> None:
+        """Print what the run needs; take what writes files out of it."""
+        super().before_fit()
+        config, module, data = self.config_init["fit"], self.model, self.datamodule
+        assert isinstance(module, VaceModule)
+        assert isinstance(data, ShardDataModule)
+        if config["steps"] < 1:
+            raise ValueError(f"steps must be at least 1, got {config['steps']}")
+        outline = outline_wan_vace(
+            module.pretrained,
+            dtype=module.base_dtype,
+            lora=module.lora,
+            trainable=module.trainable,
+            revision=module.revision,
+        )
+        reference = data.reference != "none"
+        if config["bucket"] is not None:
+            buckets = [Bucket.parse(config["bucket"])]
+            write_random_dataset(
+                Path(data.path),
+                buckets[0],
+                outline.geometry,
+                variants=data.variants.shares,
+                num_samples=data.global_batch_size,
+                vae_sha256=vae_sha256(module.pretrained, module.revision) or "none",
+            )
+        else:
+            data.setup("validate")  # opens the dataset; the stream is made by the run
+            buckets = [bucket for bucket, number in data.samples_per_bucket.items() if number]
+        tokens = max(outline.geometry.num_tokens(bucket, reference=reference) for bucket in buckets)
+        device = self.trainer.strategy.root_device
+        needs = needs_of(outline, tokens, batch_size=data.per_device_batch_size, device_type=device.type)
+        free = free_bytes(device, processes=self.trainer.num_devices)
+        _print(needs.describe(free=free, device=str(device), policy=module.checkpointing))
+        callbacks: list[Any] = vars(self.trainer)["callbacks"]
+        callbacks[:] = [StepBreakdown(_WARMUP), *(kept for kept in callbacks if not isinstance(kept, Checkpoints))]
+
+    def after_fit(self) -> None:
+        """Print where the time went."""
+        breakdown = next(c for c in vars(self.trainer)["callbacks"] if isinstance(c, StepBreakdown))
+        assert breakdown.result is not None
+        _print(breakdown.result.describe())
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the command line and profile."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_HELP)
+        return
+    steps = _value(arguments, "--steps") or "10"
+    with tempfile.TemporaryDirectory(prefix="regen_train_profile_") as folder:
+        quiet = [
+            *("--trainer.max_steps", str(_WARMUP + int(steps)) if steps.isdecimal() else "1"),
+            *("--trainer.default_root_dir", f"{folder}/run", "--trainer.logger", "false"),
+            *("--trainer.limit_val_batches", "0", "--preview.num_clips", "0"),
+        ]
+        if _value(arguments, "--bucket") is not None:
+            quiet += ["--data.path", f"{folder}/random", "--data.expect", "null"]
+            quiet += ["--data.validation.num_samples", "0", "--data.validation.path", "null"]
+        ProfileCLI.run(["fit", *resolve_arguments(arguments), *quiet])
+
+
+def _value(arguments: list[str], name: str) -> str | None:
+    """Return the value of an option as it stands on the command line, the last if there are several."""
+    following = [value for option, value in pairwise(arguments) if option == name]
+    joined = [argument.removeprefix(f"{name}=") for argument in arguments if argument.startswith(f"{name}=")]
+    return next(reversed(following + joined), None)
+
+
+@rank_zero_only
+def _print(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,121 @@
+"""What a run needs and costs, told before and after ten steps of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from regen_train.cli import main
+from regen_train.model import LoraSpec, estimate_bytes, load_wan_vace
+from regen_train.model.outline import outline_wan_vace
+from regen_train.profiling import Needs, needs_of
+from regen_train.schema import Bucket
+from regen_train.training.flops import training_flops
+
+OPTIONS = {
+    "lora": {"lora": LoraSpec(rank=4), "dtype": "bf16"},
+    "vace": {"lora": None, "trainable": "vace", "dtype": "bf16"},
+    "all": {"lora": None, "trainable": "all", "dtype": "fp32"},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+def test_an_outline_is_the_model_without_its_weights(tiny_model: Path, options: dict) -> None:
+    model, outline = load_wan_vace(str(tiny_model), **options), outline_wan_vace(str(tiny_model), **options)
+    described = [
+        {name: (p.shape, p.dtype, p.requires_grad) for name, p in wan.named_parameters()} for wan in (model, outline)
+    ]
+    assert described[0] == described[1]
+    assert all(parameter.is_meta for parameter in outline.parameters())
+    assert outline.geometry == model.geometry
+    for policy in ("none", "selective", "full"):
+        assert estimate_bytes(outline, policy, tokens=100, batch=2) == estimate_bytes(
+            model, policy, tokens=100, batch=2
+        )
+
+
+def test_a_single_file_is_outlined_from_its_header(tiny_model: Path) -> None:
+    (file,) = (tiny_model / "transformer").glob("*.safetensors")
+    shapes = [
+        {name: p.shape for name, p in outline_wan_vace(str(source), dtype="fp32").named_parameters()}
+        for source in (file, tiny_model)
+    ]
+    assert shapes[0] == shapes[1]
+    with pytest.raises(ValueError, match="holds no VACE blocks"):
+        outline_wan_vace(str(next((tiny_model / "vae").glob("*.safetensors"))))
+
+
+def test_needs_add_up_and_offloading_on_a_cpu_is_none() -> None:
+    model = outline_wan_vace("random:tiny", lora=LoraSpec(rank=4))
+    needs = needs_of(model, 100, batch_size=2, device_type="cuda")
+    assert list(needs.activations) == ["none", "selective", "full", "offload"]
+    assert needs.total("full") == estimate_bytes(model, "full", tokens=100, batch=2)
+    assert "offload" not in needs_of(model, 100, batch_size=2, device_type="cpu").activations
+
+
+def test_the_fastest_policy_that_fits_is_named() -> None:
+    needs = Needs(100, 1, frozen=10, learning=5, activations={"none": 75, "selective": 30, "full": 20})
+    assert needs.fitting(100) == ["none", "selective", "full"]
+    assert needs.fitting(99) == ["selective", "full"]
+    assert needs.fitting(38) == []
+    assert "selective is the fastest that fits; what fits: selective, full" in needs.describe(
+        free=99, device="cuda:0", policy="full"
+    )
+    assert "none fits; use smaller buckets" in needs.describe(free=38, device="cuda:0", policy="full")
+
+
+def _profiled(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
+    """Run the command and return the seconds of each part; the other figures are checked here."""
+    main(["profile", *arguments])
+    shown = capsys.readouterr().out
+    assert shown.index("before the run, by shapes alone") < shown.index("measured over 3 steps")
+    assert re.search(r"checkpointing none is set; none is the fastest that fits", shown)
+    assert re.search(r"tokens/s +[\d,]+ over all processes", shown)
+    assert re.search(r"MFU +[\d.]+% of [\d.]+ TFLOP/s", shown)
+    assert re.search(r"peak memory +[\d.]+ GiB", shown)
+    rows = re.findall(
+        r"^  (data wait|forward|backward|optimizer|other|step) +([\d.]+) s +[\d.]+%$", shown, re.MULTILINE
+    )
+    return {name: float(seconds) for name, seconds in rows}
+
+
+@pytest.mark.parametrize("random_clips", [True, False])
+def test_the_command_tells_where_the_time_goes(
+    quick_arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    random_clips: bool,
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "temporary").mkdir()
+    if random_clips:
+        place = quick_arguments.index("--data.path")
+        quick_arguments = [*quick_arguments[:place], *quick_arguments[place + 2 :], "--bucket", "5x32x48"]
+    seconds = _profiled([*quick_arguments, "--steps", "3"], capsys)
+    parts = ["data wait", "forward", "backward", "optimizer", "other"]
+    assert list(seconds) == [*parts, "step"]
+    assert sum(seconds[part] for part in parts) == pytest.approx(seconds["step"], abs=1e-3)
+    assert seconds["backward"] > 0.1 * seconds["forward"] > 0
+    assert seconds["optimizer"] > 0
+    assert not (tmp_path / "run").exists(), "it left a run behind"
+    assert not list((tmp_path / "temporary").glob("regen_train_profile_*"))
+
+
+def test_what_cannot_be_profiled_is_told(quick_arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="height must be a multiple of 16, got 40; nearest: 32 and 48"):
+        main(["profile", *quick_arguments, "--bucket", "5x40x48"])
+    with pytest.raises(SystemExit, match="steps must be at least 1, got 0"):
+        main(["profile", *quick_arguments, "--steps", "0"])
+    main(["profile", "--help"])
+    assert "--bucket 49x480x832" in capsys.readouterr().out
+
+
+def test_the_real_models_are_told_without_their_gigabytes() -> None:
+    small, large = (outline_wan_vace(name, lora=LoraSpec()) for name in ("random:wan2.1-vace-1.3b", "random:14b"))
+    assert small.num_parameters().total == 2_153_972_032 + small.num_parameters().trainable
+    assert large.num_parameters().total > 17e9
+    tokens = small.geometry.num_tokens(Bucket(49, 480, 832), reference=True)
+    assert tokens == 21_840
+    assert training_flops(small, tokens) == pytest.approx(564e12, rel=0.002)  # counted once by PyTorch on shapes alone
