@@ -87,6 +87,7 @@ def test_the_command_tells_where_the_time_goes(
     capsys: pytest.CaptureFixture[str],
     random_clips: bool,
 ) -> None:
+    monkeypatch.setattr("regen_train.callbacks.Checkpoints._save", lambda *given: pytest.fail("it wrote a checkpoint"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setattr("tempfile.tempdir", None)
     (tmp_path / "temporary").mkdir()
