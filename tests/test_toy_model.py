@@ -5,11 +5,12 @@ import json
 import torch
 
 from regen_train.encoders import load_encoders
-from regen_train.evaluation import psnr
+from regen_train.evaluation import mask_iou, psnr
 from regen_train.model import load_wan_vace
 from regen_train.pretrained import resolve_folder
 from regen_train.toy.form import TOY_FORM
 from regen_train.toy.heldout import ALONE
+from regen_train.toy.observer import load_observer
 from regen_train.toy.world import draw_clip, render
 
 TOY = resolve_folder("toy", revision=None, parts=()).path
@@ -52,3 +53,10 @@ def test_its_vae_gives_back_people_it_never_saw() -> None:
     back = [encoders.decode_video(encoders.encode_video(clip.frames)) for clip in clips]
     values = [psnr(video, clip.frames, everywhere) for video, clip in zip(back, clips, strict=True)]
     assert sum(values) / len(values) > 21.0
+
+
+def test_its_observer_finds_drawn_people() -> None:
+    observer = load_observer()
+    clips = [render(draw_clip(9, number, TOY_FORM, ALONE)) for number in range(4)]
+    found = [mask_iou(observer.look(clip.frames).mask, clip.mask > 0) for clip in clips]
+    assert sum(found) / len(found) > 0.8
