@@ -26,22 +26,21 @@ from regen_train.sampling import SamplingSettings, StepCache, generate
 from regen_train.schema import Bucket
 
 _FULL = replace(TOY_SAMPLING, num_inference_steps=50)
-_INTERVAL = (0.3, 0.9)
-
 WAYS: dict[str, SamplingSettings] = {
     "50 steps, one prompt after the other": replace(_FULL, batched_guidance=False),
     "50 steps": _FULL,
     "25 steps": replace(_FULL, num_inference_steps=25),
     "12 steps": replace(_FULL, num_inference_steps=12),
     "8 steps": replace(_FULL, num_inference_steps=8),
-    f"50 steps, guidance in {list(_INTERVAL)}": replace(_FULL, guidance_interval=_INTERVAL),
-    "50 steps, attention predicted every other": replace(_FULL, cache=StepCache("attention", interval=2)),
-    "50 steps, velocity predicted every other": replace(_FULL, cache=StepCache("velocity", interval=2)),
-    "50 steps, velocity computed every fourth": replace(_FULL, cache=StepCache("velocity", interval=4)),
-    f"25 steps, guidance in {list(_INTERVAL)}, velocity predicted every other": replace(
-        _FULL, num_inference_steps=25, guidance_interval=_INTERVAL, cache=StepCache("velocity", interval=2)
-    ),
     "12 steps, unipc": replace(_FULL, num_inference_steps=12, solver="unipc"),
+    "50 steps, guidance in [0.3, 0.9]": replace(_FULL, guidance_interval=(0.3, 0.9)),
+    "50 steps, guidance in [0.5, 1]": replace(_FULL, guidance_interval=(0.5, 1.0)),
+    "50 steps, attention computed every other": replace(_FULL, cache=StepCache("attention", interval=2)),
+    "50 steps, velocity computed every other": replace(_FULL, cache=StepCache("velocity", interval=2)),
+    "50 steps, velocity computed every fourth": replace(_FULL, cache=StepCache("velocity", interval=4)),
+    "25 steps, velocity computed every other": replace(
+        _FULL, num_inference_steps=25, cache=StepCache("velocity", interval=2)
+    ),
 }
 
 
