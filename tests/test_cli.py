@@ -26,7 +26,7 @@ def test_without_a_command_it_lists_them(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_an_unknown_command_is_told_the_known_ones() -> None:
-    assert "no command 'train'; the commands are fit, validate" in _fault(["train"])
+    assert "no command 'train'; the commands are fit, profile, validate" in _fault(["train"])
 
 
 def test_a_bare_name_is_looked_up_here_first_then_among_the_shipped(

@@ -101,7 +101,7 @@ def test_loading_leaves_the_global_random_state_alone(tiny_model):
     ("pretrained", "message"),
     [
         ("random:huge", r"no random initialisation 'random:huge'; known are random:tiny, random:wan2\.1-vace-1\.3b"),
-        ("no such thing", "must be an existing diffusers folder or a hub id OWNER/NAME"),
+        ("no such thing", "must be an existing diffusers folder, a hub id OWNER/NAME, or toy"),
         ("owner/name", r"neither a folder here nor in the hub cache.*HF_HUB_OFFLINE='1'.*hf download owner/name"),
     ],
 )
