@@ -87,7 +87,9 @@ def _shown(subject: Subject, treated: Treated, number: int) -> ShownClip:
             Panel(f"{label}: what the model is given", "given", subject.composed.conditions[variant]),
             Panel(f"{label}: what it paints", "ours", treated[variant][number]),
         ]
-    others = [Panel(METHODS[name].label, "other", treated[name][number]) for name in _OTHERS]
+    others = [
+        Panel(METHODS[name].label, "other", treated[name][number]) for name in _OTHERS if number < len(treated[name])
+    ]
     return ShownClip(_sentence(original.caption, len(original.spec.people)), caption, panels, others)
 
 

@@ -1,19 +1,16 @@
 """What was done: each step with its result, its time and the memory it took; commands as a user types them."""
 
-import os
 import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import psutil
+from regen_train.demo.memory import MemoryWatch
 
-_SAMPLED_EVERY, _ASKED_EVERY = 0.25, 0.05
+_ASKED_EVERY = 0.05
 """Seconds."""
 
 
@@ -57,9 +54,9 @@ class Journal:
         """Do a step; note its result, its time and its memory."""
         print(f"\n== {step}", flush=True)
         self._commands, start = [], time.perf_counter()
-        with _watched_memory() as peak:
+        with MemoryWatch() as memory:
             result = action()
-        self.entries.append(Entry(step, result, time.perf_counter() - start, peak[0], tuple(self._commands)))
+        self.entries.append(Entry(step, result, time.perf_counter() - start, memory.peak_bytes, tuple(self._commands)))
         print(f"-- {result}", flush=True)
 
     def call(self, module: str, *arguments: object) -> None:
@@ -114,35 +111,3 @@ def shown_command(module: str, arguments: Sequence[str]) -> str:
     """Return a command as it is typed: the installed program, or Python and a module."""
     start = ["regen_train"] if module == "regen_train" else ["python", "-m", module]
     return shlex.join([*start, *arguments])
-
-
-@contextmanager
-def _watched_memory() -> Iterator[list[int]]:
-    """Give a list whose one entry grows to the most memory held so far; it is whole when the block ends."""
-    peak, over = [_memory()], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(_SAMPLED_EVERY):
-            peak[0] = max(peak[0], _memory())
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        over.set()
-        watcher.join()
-        peak[0] = max(peak[0], _memory())
-
-
-def _memory() -> int:
-    this = psutil.Process(os.getpid())
-    total = 0
-    for process in (this, *this.children(recursive=True)):
-        try:
-            held = process.memory_full_info()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):  # it ended while we counted
-            continue
-        # Linux knows each process's part of what they share; elsewhere shared pages count for each.
-        total += getattr(held, "pss", held.rss)
-    return total

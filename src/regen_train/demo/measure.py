@@ -113,8 +113,8 @@ def measure(subjects: Subjects, treated: Treated, follow: Follow) -> Measurement
 
     Args:
         subjects: The clips.
-        treated: Method to its videos of all subjects, those of one person first; ``reconstruction`` and both variants,
-            with and without LoRA, must be among them.
+        treated: Method to its videos of all subjects, those of one person first, or of these alone if it is no variant
+            with its LoRA; ``reconstruction`` and both variants, with and without LoRA, must be among them.
         follow: Finds people in a video, also in a soft, painted one.
     """
     alone = subjects.alone

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from regen_train.anonymize import Painter, Painting, load_painter
 from regen_train.demo.settings import TOY_SAMPLING, VARIANTS, DemoSettings
-from regen_train.demo.subjects import Subject
+from regen_train.demo.subjects import Subject, Subjects
 from regen_train.evaluation import blackout_people, blur_people, pixelate_people
 
 BLUR_SIGMA, PIXEL_CELL = 4, 8
@@ -84,9 +84,7 @@ def load_painters(loras: Mapping[str, Path], settings: DemoSettings) -> Painters
     return Painters(base, trained)
 
 
-def treat(
-    subjects: Sequence[Subject], painters: Painters, settings: DemoSettings
-) -> dict[str, list[UInt8[Tensor, "t h w 3"]]]:
+def treat(subjects: Subjects, painters: Painters, settings: DemoSettings) -> dict[str, list[UInt8[Tensor, "t h w 3"]]]:
     """Treat clips by every method.
 
     Args:
@@ -95,16 +93,18 @@ def treat(
         settings: The seed and the size of batches.
 
     Returns:
-        Method to its videos, in the order of ``subjects``.
+        Method to its videos, in the order of ``subjects.all``; of the model without LoRA those of one person alone.
     """
     treated: dict[str, list[Tensor]] = {}
     for method in METHODS.values():
         if method.paints is None:
             treatment = _baseline(method.name, painters.base)
-            treated[method.name] = [treatment(subject) for subject in subjects]
+            treated[method.name] = [treatment(subject) for subject in subjects.all]
+        elif method.trained:
+            painter = painters.trained[method.paints]
+            treated[method.name] = paint(subjects.all, painter, method.paints, settings, label=method.label)
         else:
-            painter = painters.trained[method.paints] if method.trained else painters.base
-            treated[method.name] = paint(subjects, painter, method.paints, settings, label=method.label)
+            treated[method.name] = paint(subjects.alone, painters.base, method.paints, settings, label=method.label)
     return treated
 
 

@@ -111,7 +111,7 @@ class _Ending:
 
     def paint(self) -> str:
         painters = load_painters({variant: self.folder.exported(variant) for variant in VARIANTS}, self.settings)
-        self.treated = treat(self.subjects.all, painters, self.settings)
+        self.treated = treat(self.subjects, painters, self.settings)
         self.changed = recolour(self.subjects.alone[: self.settings.num_recoloured], seed=self.settings.seed)
         self.after = paint(
             [item.subject for item in self.changed],
@@ -121,8 +121,8 @@ class _Ending:
             label="other words",
         )
         return (
-            f"{len(self.subjects.all)} clips by each of {len(self.treated)} methods; "
-            f"{len(self.changed)} again with one word of the caption changed"
+            f"{sum(map(len, self.treated.values()))} videos by {len(self.treated)} methods; "
+            f"{len(self.changed)} clips again with one word of the caption changed"
         )
 
     def measure(self) -> str:

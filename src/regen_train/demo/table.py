@@ -27,7 +27,10 @@ def figures_table(found: Measurement) -> str:
             with_spread(figures.adaptive.rate, figures.adaptive),
         ))  # fmt: skip
     chance = number(found.methods[0].clean.chance, 3)
-    note = f"n = {n} held-out clips and people; chance of rank-1 is {chance}; in brackets: 95 % intervals"
+    note = (
+        f"n = {n} held-out clips and people; chance of rank-1 is {chance}; in brackets: 95 % intervals.\n"
+        "Who paints nobody is at chance, too, as blackout is: read rank-1 beside mask IoU and the caption's colours."
+    )
     return "\n".join([_aligned(rows), note])
 
 
