@@ -1,6 +1,7 @@
 """A video file in, an anonymized video file out."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +22,10 @@ from regen_train.preparation.command_line import pick_device
 from regen_train.preparation.probe import Probed, ProbeStage
 from regen_train.pretrained import Precision
 from regen_train.schema import Bucket, Geometry
-from regen_train.video import plan_crop, read_times, write_video
+from regen_train.video import CropPlan, plan_crop, read_times, write_video
 from regen_train.video.encode import Codec
 
 log = logging.getLogger(__name__)
-
-_ODD = "an odd size needs H.264 with whole colour (yuv444p), which some players do not show"
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def anonymize_video(options: AnonymizeOptions, *, progress: Progress | None = No
     )
     crop = plan_crop(*passed.plan.size, *painted.shape[1:3])
     codec = _write(options, restore_size(painted, crop), settings.fps)
-    return _report(options, probed, passed, settings, border_of(crop), (_ODD,) if codec == "h264_444" else ())
+    return _report(options, probed, passed, settings, crop, codec)
 
 
 def _settings(
@@ -153,12 +152,11 @@ def _report(
     probed: Probed,
     passed: PassedWindow,
     settings: DatasetSettings,
-    border: Border,
-    notes: tuple[str, ...],
+    crop: CropPlan,
+    codec: Codec,
 ) -> AnonymizeReport:
     first, last = passed.window.frames[0], passed.window.frames[-1]
     times = read_times(options.video.input, max_frames=last + 1)
-    released = ("the gate doubted it and a person released it",) if passed.released else ()
     return AnonymizeReport(
         output=options.video.output,
         first_frame=first,
@@ -169,7 +167,18 @@ def _report(
         size=passed.plan.size,
         bucket=passed.plan.bucket,
         fps=settings.fps,
-        border=border,
+        border=border_of(crop),
         settings=settings,
-        notes=(*passed.plan.notes, *released, *notes),
+        notes=tuple(_notes(passed, crop, codec)),
     )
+
+
+def _notes(passed: PassedWindow, crop: CropPlan, codec: Codec) -> Iterator[str]:
+    if passed.plan.cuts:
+        yield f"{len(passed.plan.cuts) + 1} scenes; this is the first window that lies within one"
+    if crop.scale > 1:
+        yield f"the input is smaller than what the model paints, and was enlarged {crop.scale:.2f} times"
+    if passed.released:
+        yield "the gate doubted it and a person released it"
+    if codec == "h264_444":
+        yield "an odd size needs H.264 with whole colour (yuv444p), which some players do not show"
