@@ -63,7 +63,7 @@ class Seen:
         peaks = torch.where((self.heatmaps == highest) & (self.heatmaps >= least), self.heatmaps, -1.0)
         columns = self.heatmaps.shape[-1]
         found, cells = rearrange(peaks, "t k i j -> t k (i j)").topk(min(people, peaks[0, 0].numel()), dim=-1)
-        refined = _centroids(self.heatmaps)
+        refined = _offsets(self.heatmaps)
         row, column = cells // columns, cells % columns
         frame, kind = torch.arange(len(peaks))[:, None, None], torch.arange(len(BODY_POINTS))[None, :, None]
         places = HEATMAP_STRIDE * (torch.stack([column, row], dim=-1) + refined[frame, kind, row, column]) + 0.5
@@ -191,12 +191,10 @@ def _padded(pixels: Tensor) -> Tensor:
     return functional.pad(pixels, (0, -width % _COARSEST, 0, -height % _COARSEST), mode="replicate")
 
 
-def _centroids(heatmaps: Tensor) -> Tensor:
-    """Return how far (right, down) the middle of the 3 x 3 cells around each cell is, by their likelihood."""
-    offsets = torch.tensor([-1.0, 0.0, 1.0])
-    across = offsets.expand(3, 3)
-    kernels = torch.stack([torch.ones(3, 3), across, across.T])[:, None]
-    each = rearrange(heatmaps, "t k i j -> (t k) 1 i j")
-    total, right, down = functional.conv2d(each, kernels, padding=1).unbind(1)
-    shift = torch.stack([right, down], dim=-1) / total[..., None].clamp(min=1e-6)
-    return rearrange(shift, "(t k) i j c -> t k i j c", t=len(heatmaps))
+def _offsets(heatmaps: Tensor) -> Tensor:
+    """Return how far (right, down) of each cell the peak is, in cells: exact where the peak is a bell."""
+    logs = functional.pad(heatmaps.clamp(min=1e-6).log(), (1, 1, 1, 1), mode="replicate")
+    centre = logs[..., 1:-1, 1:-1]
+    sides = ((logs[..., 1:-1, :-2], logs[..., 1:-1, 2:]), (logs[..., :-2, 1:-1], logs[..., 2:, 1:-1]))
+    shifts = [(after - before) / (2 * (2 * centre - after - before)).clamp(min=1e-6) for before, after in sides]
+    return torch.stack(shifts, dim=-1).clamp(-0.5, 0.5)
