@@ -106,6 +106,34 @@ def test_a_command_is_killed_once_something_holds_or_ends_by_itself() -> None:
         journal.call_and_kill(lambda: False, "json.tool", "--no-such-option")
 
 
+def test_a_command_runs_beside_others_and_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal, log = Journal(), tmp_path / "logs" / "beside.log"
+    with journal.beside(log, "json.tool", "--help", threads=1) as finish:
+        journal.do("meanwhile", lambda: "done")
+        finish()
+    assert "usage" in log.read_text()
+    shown = f"OMP_NUM_THREADS=1 python -m json.tool --help > {log} 2>&1 &"
+    assert journal.entries[0].commands == (shown,)
+    assert f"$ {shown}" in capsys.readouterr().out
+
+
+def test_a_command_that_fails_beside_tells_what_it_said(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ChildProcessError, match=r"(?s)beside ended with code 2; .*unrecognized arguments: --no-such"),
+        Journal().beside(tmp_path / "log", "json.tool", "--no-such-option") as finish,
+    ):
+        finish()
+
+
+def test_a_command_beside_does_not_outlive_a_fault(tmp_path: Path) -> None:
+    slow = ("timeit", "-n", "1", "-r", "1", "import time; time.sleep(60)")
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match="elsewhere"), Journal().beside(tmp_path / "log", *slow):
+        raise ValueError("elsewhere")
+    assert time.perf_counter() - start < 30
+    assert psutil.Process().children() == []
+
+
 def test_commands_are_shown_as_they_are_typed() -> None:
     assert shown_command("regen_train", ["fit", "--a", ""]) == "regen_train fit --a ''"
     assert shown_command("data_prep.run", ["--sizes", "[[1,2]]"]) == "python -m data_prep.run --sizes '[[1,2]]'"

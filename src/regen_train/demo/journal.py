@@ -1,17 +1,23 @@
 """What was done: each step with its result, its time and the memory it took; commands as a user types them."""
 
+import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
 from regen_train.demo.memory import MemoryWatch
 
 _ASKED_EVERY = 0.05
 """Seconds."""
+_LAST_LINES = 20
+"""Of a log, shown where its command failed."""
 
 
 @dataclass(frozen=True)
@@ -53,29 +59,39 @@ class Journal:
     def do(self, step: str, action: Callable[[], str]) -> None:
         """Do a step; note its result, its time and its memory."""
         print(f"\n== {step}", flush=True)
-        self._commands, start = [], time.perf_counter()
+        start = time.perf_counter()
         with MemoryWatch() as memory:
             result = action()
-        self.entries.append(Entry(step, result, time.perf_counter() - start, memory.peak_bytes, tuple(self._commands)))
+        seconds, commands = time.perf_counter() - start, tuple(self._commands)
+        self.entries.append(Entry(step, result, seconds, memory.peak_bytes, commands))
+        self._commands.clear()
         print(f"-- {result}", flush=True)
 
-    def call(self, module: str, *arguments: object) -> None:
+    def call(self, module: str, *arguments: object, threads: int | None = None) -> None:
         """Run one of the project's commands in a process of its own, and show it as a user types it.
+
+        Args:
+            module: What Python runs.
+            arguments: Its command line.
+            threads: Of its sums; None leaves them to the machine.
 
         Raises:
             ChildProcessError: It failed; what it said stands above.
         """
-        with self._started(module, arguments) as process:
+        with self._started(module, arguments, threads) as process:
             process.wait()
         _check(process.returncode)
 
-    def call_and_kill(self, when: Callable[[], bool], module: str, *arguments: object) -> bool:
+    def call_and_kill(
+        self, when: Callable[[], bool], module: str, *arguments: object, threads: int | None = None
+    ) -> bool:
         """Run a command and kill it without a warning, as a power cut would, once something holds.
 
         Args:
             when: Asked again and again.
             module: As in `call`.
             arguments: As in `call`.
+            threads: As in `call`.
 
         Returns:
             Whether it was killed; else it had ended before.
@@ -83,23 +99,61 @@ class Journal:
         Raises:
             ChildProcessError: It failed before; what it said stands above.
         """
-        with self._started(module, arguments) as process:
+        with self._started(module, arguments, threads) as process:
             while process.poll() is None and not when():
                 time.sleep(_ASKED_EVERY)
             if process.poll() is None:
                 process.kill()
         if process.returncode == -signal.SIGKILL:
-            self._commands.append(f"kill -9 {process.pid}")
-            print(f"$ {self._commands[-1]}", flush=True)
+            self._show(f"kill -9 {process.pid}")
             return True
         _check(process.returncode)
         return False
 
-    def _started(self, module: str, arguments: Sequence[object]) -> subprocess.Popen[bytes]:
+    @contextmanager
+    def beside(
+        self, log: Path, module: str, *arguments: object, threads: int | None = None
+    ) -> Iterator[Callable[[], None]]:
+        """Run a command beside others; what is not finished when the block ends is killed.
+
+        Args:
+            log: Gets what the command says.
+            module: As in `call`.
+            arguments: As in `call`.
+            threads: As in `call`.
+
+        Yields:
+            What waits for its end, and raises ChildProcessError with the end of the log if it failed.
+        """
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as said, self._started(module, arguments, threads, said) as process:
+            try:
+                yield lambda: _finish(process, log)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+
+    def _started(
+        self, module: str, arguments: Sequence[object], threads: int | None, said: BinaryIO | None = None
+    ) -> subprocess.Popen[bytes]:
         words = [*map(str, arguments)]
-        self._commands.append(shown_command(module, words))
-        print(f"$ {self._commands[-1]}", flush=True)
-        return subprocess.Popen([sys.executable, "-m", module, *words])
+        limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+        shown = " ".join([*(f"{name}={value}" for name, value in limit.items()), shown_command(module, words)])
+        self._show(shown if said is None else f"{shown} > {shlex.quote(str(said.name))} 2>&1 &")
+        errors = None if said is None else subprocess.STDOUT
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *words], stdout=said, stderr=errors, env={**os.environ, **limit}
+        )
+
+    def _show(self, command: str) -> None:
+        self._commands.append(command)
+        print(f"$ {command}", flush=True)
+
+
+def _finish(process: subprocess.Popen[bytes], log: Path) -> None:
+    if process.wait():
+        said = "\n".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
+        raise ChildProcessError(f"the command beside ended with code {process.returncode}; {log} ends with\n{said}")
 
 
 def _check(code: int) -> None:

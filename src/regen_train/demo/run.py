@@ -92,9 +92,10 @@ def _train(machinery: Machinery, journal: Journal) -> None:
     half = steps // 2
     journal.do("draw clips", machinery.draw)
     journal.do("prepare shards", machinery.prepare)
-    journal.do(f"train StructHuman, killed at step {half}", partial(machinery.train_and_kill, "structhuman", half))
-    journal.do(f"resume to step {steps}", partial(machinery.train, "structhuman"))
-    journal.do(f"train StructAll, {steps} steps", partial(machinery.train, "structall"))
+    with machinery.training("structall") as finished:
+        journal.do(f"train StructHuman, killed at step {half}", partial(machinery.train_and_kill, "structhuman", half))
+        journal.do(f"resume to step {steps}", partial(machinery.resume, "structhuman"))
+        journal.do(f"StructAll, beside it, {steps} steps", finished)
     journal.do("export", machinery.export)
 
 

@@ -1,7 +1,11 @@
 """The machinery, step by step, by the project's own commands; each works on what the one before it left on disk."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from regen_train.checkpoint_io import read_checkpoint
 from regen_train.demo.journal import Journal, shown_command
@@ -30,6 +34,8 @@ class Machinery:
 
     def __init__(self, folder: DemoFolder, settings: DemoSettings, journal: Journal) -> None:
         self.folder, self.settings, self.journal = folder, settings, journal
+        # Two runs with half of the cores each are done before one after the other on all: small sums spread badly.
+        self.threads = max(1, torch.get_num_threads() // 2)
 
     def draw(self) -> str:
         """Write the clips of the toy world."""
@@ -53,18 +59,36 @@ class Machinery:
         """Run fit, and kill it without a warning once the checkpoint of a step is there."""
         checkpoint = self.folder.run(variant) / f"step-{step:06d}.ckpt"
         killed = self.journal.call_and_kill(
-            checkpoint.is_file, "regen_train", *self._training(variant), "--checkpoint.every_n_steps", step
+            checkpoint.is_file,
+            "regen_train",
+            *(*self._training(variant), "--checkpoint.every_n_steps", step),
+            threads=self.threads,
         )
         end = "killed without a warning" if killed else "it had ended before it could be killed"
         return f"{checkpoint} is there; {end}"
 
-    def train(self, variant: str) -> str:
+    def resume(self, variant: str) -> str:
         """Run fit to its end, continuing what is there."""
-        self.journal.call("regen_train", *self._training(variant), "--ckpt_path", "last")
-        run = self.folder.run(variant)
-        content = read_checkpoint(run / "last.ckpt")
+        self.journal.call("regen_train", *self._training(variant), "--ckpt_path", "last", threads=self.threads)
+        return self._trained(variant)
+
+    @contextmanager
+    def training(self, variant: str) -> Iterator[Callable[[], str]]:
+        """Run fit beside other steps; give what waits for its end and says what came of it."""
+        log = self.folder.run(variant).with_suffix(".log")
+        with self.journal.beside(log, "regen_train", *self._training(variant), threads=self.threads) as finish:
+
+            def finished() -> str:
+                finish()
+                return self._trained(variant)
+
+            yield finished
+
+    def _trained(self, variant: str) -> str:
+        last = self.folder.run(variant) / "last.ckpt"
+        content = read_checkpoint(last)
         position = content["ShardDataModule"]["position"]
-        return f"step {content['global_step']}, {position} samples seen; {run / 'last.ckpt'}"
+        return f"step {content['global_step']}, {position} samples seen; {last}"
 
     def _training(self, variant: str) -> list[object]:
         return [
