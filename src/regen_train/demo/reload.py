@@ -61,8 +61,8 @@ def reload_in_diffusers(pretrained: str, lora: Path, frames: UInt8[Tensor, "t h 
 
 
 def _sample(
-    painter: Painter, frames: UInt8[Tensor, "t h w 3"], prompts: list[str], noise: Float[Tensor, "1 c f h w"]
-) -> Float[Tensor, "1 c f h w"]:
+    painter: Painter, frames: UInt8[Tensor, "t h w 3"], prompts: list[str], noise: Float[Tensor, "1 c f i j"]
+) -> Float[Tensor, "1 c f i j"]:
     """Sample without a reference image, which the pipeline would want as a picture of its own."""
     encoders = painter.encoders
     bucket = Bucket(*frames.shape[:3])
@@ -98,8 +98,8 @@ def _pipeline(pretrained: str, lora: Path, geometry: Geometry) -> Any:
 
 
 def _sample_with_diffusers(
-    pipeline: Any, frames: UInt8[Tensor, "t h w 3"], prompts: list[str], noise: Float[Tensor, "1 c f h w"]
-) -> Float[Tensor, "1 c f h w"]:
+    pipeline: Any, frames: UInt8[Tensor, "t h w 3"], prompts: list[str], noise: Float[Tensor, "1 c f i j"]
+) -> Float[Tensor, "1 c f i j"]:
     from PIL import Image
 
     images = [Image.fromarray(frame) for frame in frames.numpy()]
