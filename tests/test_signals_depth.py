@@ -182,7 +182,8 @@ def test_a_stream_is_written_over_the_full_range(
     assert write_depth_stream(path, depth.split(sizes), 25) == sum(sizes)
     found, exact = read_depth(path).int(), depth.double()
     low, high = exact.min(), exact.max()
-    assert torch.equal(found, ((exact - low) * (65535 / (high - low).clamp(min=1e-30))).round().int())
+    scaled = (exact - low) * (65535 / (high - low).clamp(min=1e-30))
+    assert (found - scaled).abs().max() < 0.5 + 1e-6  # a value half way between two levels may become either
     assert [entry.name for entry in path.parent.iterdir()] == ["depth.mkv"]
     if low < high:
         assert (int(found.min()), int(found.max())) == (0, 65535)
