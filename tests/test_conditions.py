@@ -57,6 +57,7 @@ def make_conditions(
     return {
         "structhuman": struct_human(small, small_mask, pose, human_fill),
         "structall": struct_all(small_depth, small_mask, pose, depth_fill),
+        "background": fill_people(small, small_mask, human_fill),
         "depth": depth_without_people(small_depth, small_mask, depth_fill),
         "edges": edges(fill_people(small, small_mask, human_fill)),
         "pose": pose,

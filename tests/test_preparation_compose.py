@@ -15,7 +15,7 @@ from regen_train.schema import Geometry
 from regen_train.skeleton import draw_pose
 from regen_train.video import map_keypoints, plan_crop, resize_frames
 
-ALL = ("structhuman", "structall", "depth", "pose", "edges")
+ALL = ("structhuman", "structall", "background", "depth", "pose", "edges")
 GEOMETRY = Geometry(latent_channels=16, spatial_factor=8, temporal_factor=4, patch_size=(1, 2, 2), text_dim=32)
 BASE = DatasetSettings(num_frames=5, sizes=((32, 48),), conditions=ALL, dilation=2)
 

@@ -15,7 +15,7 @@ from regen_train.guard.seen import judge_condition, judge_faces, judge_people
 from regen_train.guard.settings import GuardSettings
 from regen_train.guard.text import caption_faults
 
-SHOWS_BACKGROUND = frozenset({"structhuman", "edges"})
+SHOWS_BACKGROUND = frozenset({"structhuman", "background", "edges"})
 """Conditions in which lettering of the scene can be read."""
 
 _ABSENT = {

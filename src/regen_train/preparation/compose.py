@@ -166,6 +166,7 @@ def compose_window(
     makers = {
         "structhuman": lambda: struct_human(layers.filled, layers.mask, pose, settings.fill),
         "structall": lambda: struct_all(_depth_picture(layers, settings), layers.mask, pose, settings.depth_fill),
+        "background": lambda: fill_people(layers.filled, layers.mask, settings.fill),
         "depth": lambda: depth_without_people(_depth_picture(layers, settings), layers.mask, settings.depth_fill),
         "pose": lambda: pose,
         "edges": lambda: edges(fill_people(layers.filled, layers.mask, settings.fill)),

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from regen_train.schema import Bucket, Geometry
 
-ConditionName = Literal["structhuman", "structall", "depth", "pose", "edges"]
+ConditionName = Literal["structhuman", "structall", "background", "depth", "pose", "edges"]
 DEFAULT_CONDITIONS: tuple[ConditionName, ...] = ("structhuman", "structall")
 DEPTH_CONDITIONS = frozenset({"structall", "depth"})
 # These choose which clips and windows are taken, not what a sample holds: changing them re-encodes nothing.
@@ -24,8 +24,9 @@ class DatasetSettings:
         fps: Frames per second of a sample; the source is resampled by its timestamps.
         num_frames: Frames of a sample; 4n+1 for Wan.
         sizes: Height and width of the buckets in pixels; each clip goes to the one with the closest aspect ratio.
-        conditions: Condition videos to make: structhuman, structall, depth, pose, edges (none holds a human pixel).
-            Default: structhuman, and structall if every clip has depth or a stand-in is named.
+        conditions: Condition videos to make: structhuman, structall, or a part of them: background (people filled, no
+            skeleton), depth, pose; or edges. None holds a human pixel. Default: structhuman, and structall if every
+            clip has depth or a stand-in is named.
         dilation: Radius in source pixels by which person masks grow. Default: max(8 px, 1.5 % of the short side); for
             sources under 256 px 1.5 % and at least 1 px.
         line_width: Width in source pixels of the skeleton's lines, scaled with the picture. Default: the style's own.
