@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from regen_train.encoders import pad_prompts
 from regen_train.flow import interpolate, velocity_target
 from regen_train.model import LoraSpec, WanVace, load_wan_vace
 from regen_train.model.assemble import empty_transformer
@@ -39,7 +40,7 @@ def upstream(model: WanVace, given: dict[str, Tensor], dtype: torch.dtype, times
     return model.transformer(
         hidden_states=given["noised_latents"].to(dtype),
         timestep=timestep,
-        encoder_hidden_states=given["prompt_embeds"].to(dtype),
+        encoder_hidden_states=pad_prompts(given["prompt_embeds"].to(dtype).unbind()),
         control_hidden_states=given["vace_context"].to(dtype),
         return_dict=False,
     )[0]
@@ -87,6 +88,18 @@ def test_velocity_is_upstreams_at_a_thousand_sigma():
     velocity = model(**given)
     torch.testing.assert_close(velocity, upstream(model, given, torch.float32, 1000 * given["sigma"]))
     assert (velocity - upstream(model, given, torch.float32, given["sigma"])).abs().max() > 0.05
+
+
+def test_words_after_the_zeros_that_are_counted_are_heard():
+    model = tiny(lora=None)
+    given = inputs(model)
+    given["prompt_embeds"] = pad_prompts(given["prompt_embeds"].unbind())
+    for place in (30, 31, 32, 510, 511):
+        spoken = given | {"prompt_embeds": given["prompt_embeds"].clone()}
+        spoken["prompt_embeds"][1, place] = 3.0
+        torch.testing.assert_close(
+            model(**spoken), upstream(model, spoken, torch.float32, 1000 * given["sigma"]), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_bf16_velocity_is_upstreams_bit_for_bit():

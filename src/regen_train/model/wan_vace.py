@@ -15,6 +15,7 @@ from regen_train.model.assemble import compare_states, keep_time_embedding_preci
 from regen_train.model.base import BaseInfo, LoadedTransformer
 from regen_train.model.checkpointing import Policy
 from regen_train.model.lora import LoraSpec, base_state, lora_parameters, merged_state, update_norm
+from regen_train.model.padding import count_padding, pad_shortly
 from regen_train.pretrained import state_sha256
 from regen_train.schema import Geometry
 
@@ -53,6 +54,7 @@ class WanVace(nn.Module):
         super().__init__()
         self.transformer = loaded.module
         keep_time_embedding_precise(self.transformer)
+        count_padding(self.transformer)
         self.dtype = dtype
         self.lora = lora
         self.trainable = trainable
@@ -88,7 +90,7 @@ class WanVace(nn.Module):
         Args:
             noised_latents: Latents at noise level ``sigma``, any precision.
             sigma: Noise level in [0, 1], 1 = noise.
-            prompt_embeds: Zero-padded to 512 tokens: Wan does not mask the padding, so it is part of the input.
+            prompt_embeds: Of at most 512 tokens. Zeros up to 512 are part of the input: Wan does not mask them.
             vace_context: Inactive and reactive latents and folded mask.
             conditioning_scale: Strength of the VACE hints, one for all or one per VACE block.
 
@@ -99,12 +101,13 @@ class WanVace(nn.Module):
             ValueError: ``conditioning_scale`` has another length than there are VACE blocks.
         """
         scale = self._scale(conditioning_scale, noised_latents.device)
+        num_tokens = math.prod(noised_latents.shape[2:]) // math.prod(self.geometry.patch_size)
         with self._precision(noised_latents.device.type):
             velocity: Tensor = self.transformer(
                 hidden_states=noised_latents.to(self.dtype),
                 # In fp32: bf16 holds no more than 294 of 1,000 timesteps apart.
                 timestep=_NUM_TRAIN_TIMESTEPS * sigma.float(),
-                encoder_hidden_states=prompt_embeds.to(self.dtype),
+                encoder_hidden_states=pad_shortly(prompt_embeds.to(self.dtype), num_tokens=num_tokens),
                 control_hidden_states=vace_context.to(self.dtype),
                 control_hidden_states_scale=scale,
                 return_dict=False,
