@@ -1,5 +1,6 @@
 """The command line as a user meets it: configurations found by name, mistakes told in a line."""
 
+import re
 import subprocess
 import sys
 import time
@@ -47,7 +48,10 @@ def test_a_missing_configuration_is_told_the_shipped_ones() -> None:
     )
 
 
-@pytest.mark.parametrize("name", sorted(shipped_configs()))
+OVERRIDES = sorted(name for name in shipped_configs() if name.startswith("strategy_"))
+
+
+@pytest.mark.parametrize("name", sorted(shipped_configs().keys() - set(OVERRIDES)))
 def test_every_shipped_configuration_parses_and_says_how_it_is_run(name: str) -> None:
     text = shipped_configs()[name].read_text()
     assert text.startswith("# ")
@@ -62,6 +66,17 @@ def test_every_shipped_configuration_parses_and_says_how_it_is_run(name: str) ->
             TrainingCLI.run(["fit", *resolve_arguments(["--config", name, "--data.path", "x", option, "1"])])
     with pytest.raises(SystemExit) as printed:
         TrainingCLI.run(["fit", *resolve_arguments(["--config", name, "--data.path", "x", "--print_config"])])
+    assert printed.value.code == 0
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_every_override_says_how_it_is_run_and_fits_the_papers_configuration(name: str) -> None:
+    text = shipped_configs()[name].read_text()
+    assert re.search(rf"regen_train fit --config \w+\.yaml --config {name}", text)
+    assert "# Hardware:" in text
+    command = ["fit", "--config", "structhuman.yaml", "--config", name, "--data.path", "x", "--print_config"]
+    with pytest.raises(SystemExit) as printed:
+        TrainingCLI.run(resolve_arguments(command))
     assert printed.value.code == 0
 
 

@@ -96,7 +96,7 @@ def test_a_run_in_two_parts_is_the_run_in_one(fit: Fit, tmp_path: Path) -> None:
     _assert_same_run(Path(whole), Path(parts))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_told_to_stop_it_saves_the_step_and_a_resume_goes_on(
     fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:

@@ -49,6 +49,8 @@ def _hush_libraries() -> None:
     lightning_log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     lightning_log.addFilter(lambda record: "Tip:" not in record.getMessage())  # an advertisement
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")  # Lightning with newer torch
+    # FSDP2 of what would go wrong if the velocity were changed in place, which it is not
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
 
 
 def _usage() -> str:

@@ -60,11 +60,12 @@ class TrainingCLI(LightningCLI):
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the configurable callbacks; one seed serves data and noise."""
+        """Add the configurable callbacks; one seed serves data and noise, one number model and data."""
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.add_lightning_class_args(LoraEma, "ema")
         parser.add_lightning_class_args(Preview, "preview")
         parser.link_arguments("data.seed", "model.seed")
+        parser.link_arguments("model.context_parallel", "data.processes_per_sample")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse what `run` was given, in which configurations were found by name, in place of ``sys.argv``."""

@@ -12,20 +12,22 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from regen_train.adapter import save_adapter
+from regen_train.callbacks.requeue import requeue_slurm_job
 from regen_train.callbacks.undeclared import is_rehearsal
 from regen_train.checkpoint_io import NAME, list_checkpoints, refuse_other_run
 from regen_train.files import sync
+from regen_train.model.sharding import own_part
 from regen_train.training import VaceModule
 
 log = logging.getLogger(__name__)
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Checkpoints(Checkpoint):
     """Writes ``step-NNNNNN.ckpt`` into the run's folder, and ``last.ckpt`` as a link to the newest.
 
-    Also stops the run cleanly on SIGTERM and on the first Ctrl-C: the step in progress is finished, a checkpoint
-    written, the process exits.
+    Also stops the run cleanly on SIGTERM, SIGUSR1 and the first Ctrl-C: the step in progress is finished, a checkpoint
+    written, the process exits. On SIGUSR1 a SLURM job also puts itself back into the queue.
 
     Args:
         every_n_steps: Optimizer steps between checkpoints; one more is written at the end.
@@ -39,7 +41,7 @@ class Checkpoints(Checkpoint):
         if keep_last is not None and keep_last < 1:
             raise ValueError(f"checkpoint.keep_last must be at least 1, or null for all; got {keep_last}")
         self.every_n_steps, self.keep_last, self.save_adapter = every_n_steps, keep_last, save_adapter
-        self._told_to_stop = False
+        self._told: set[signal.Signals] = set()
         self._saved_step = -1
         self._previous_handlers: dict[signal.Signals, Any] = {}
         self._lock: BinaryIO | None = None
@@ -56,16 +58,17 @@ class Checkpoints(Checkpoint):
                 torn.unlink(missing_ok=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over SIGTERM and Ctrl-C from Lightning, whose handlers leave without a checkpoint."""
+        """Take over the signals from Lightning, whose handlers leave without a checkpoint or save amid a step."""
         self._saved_step = trainer.global_step
-        self._told_to_stop = False
+        self._told = set()
         self._previous_handlers = {number: signal.signal(number, self._on_signal) for number in _STOP_SIGNALS}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._told_to_stop:  # told again: leave at once, such as from a collective that another process left
+        if number != signal.SIGUSR1 and self._told - {signal.SIGUSR1}:
+            # told again: leave at once, such as from a collective that another process left
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self._told_to_stop = True
+        self._told.add(signal.Signals(number))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -73,11 +76,13 @@ class Checkpoints(Checkpoint):
         """Save when due, or when any process was told to stop."""
         if trainer.global_step == self._saved_step or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        stop = self._anyone_told_to_stop(trainer)
+        stop = _anyone(trainer, bool(self._told))
         if stop or trainer.global_step % self.every_n_steps == 0:
             self._save(trainer, pl_module)
         if stop:
             log.warning("told to stop: saved step %d; continue with --ckpt_path last", trainer.global_step)
+            if _anyone(trainer, signal.SIGUSR1 in self._told) and trainer.is_global_zero:
+                requeue_slurm_job()
             trainer.should_stop = True
             # Lightning validates before it stops, and there may be seconds left
             trainer.fit_loop.epoch_loop._skip_next_val = True
@@ -92,12 +97,8 @@ class Checkpoints(Checkpoint):
         dataloader_idx: int = 0,
     ) -> None:
         """Cut a validation short when told to stop; the step after it is saved."""
-        if trainer.state.fn == "fit" and self._anyone_told_to_stop(trainer):
+        if trainer.state.fn == "fit" and _anyone(trainer, bool(self._told)):
             raise StopIteration  # ends the evaluation loop
-
-    def _anyone_told_to_stop(self, trainer: L.Trainer) -> bool:
-        """Whether any process was; all must ask at the same place."""
-        return bool(trainer.strategy.reduce_boolean_decision(self._told_to_stop, all=False))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the last step; give the signals and the folder back."""
@@ -125,15 +126,18 @@ class Checkpoints(Checkpoint):
             return
         assert isinstance(pl_module, VaceModule)
         folder = Path(trainer.default_root_dir)
-        broken = [name for name, value in pl_module.wan.trained_parameters().items() if not value.isfinite().all()]
-        if broken:
+        learning = pl_module.wan.trained_parameters().items()
+        broken = [name for name, value in learning if not own_part(value.detach()).isfinite().all()]
+        if _anyone(trainer, bool(broken)):
             raise ValueError(
-                f"{len(broken)} weights hold NaN or infinity at step {trainer.global_step}, such as {broken[0]}; they "
-                f"are not saved, and earlier checkpoints in {folder} are intact"
+                f"{len(broken)} weights hold NaN or infinity at step {trainer.global_step}, such as "
+                f"{broken[0] if broken else 'some of another process'}; they are not saved, and earlier checkpoints in "
+                f"{folder} are intact"
             )
         path = folder / NAME.format(step=trainer.global_step)
         trainer.save_checkpoint(path, weights_only=False)  # all that a resume needs, not the weights alone
         self._saved_step = trainer.global_step
+        factors = pl_module.wan.lora_state() if self.save_adapter and pl_module.lora is not None else None
         if not trainer.is_global_zero:
             return
         link = folder / ".last.ckpt.tmp"
@@ -141,12 +145,17 @@ class Checkpoints(Checkpoint):
         link.symlink_to(path.name)
         link.replace(folder / "last.ckpt")
         sync(folder)
-        if self.save_adapter and pl_module.lora is not None:
-            save_adapter(_adapter_path(path), pl_module.wan.lora_state(), pl_module.metadata())
+        if factors is not None:
+            save_adapter(_adapter_path(path), factors, pl_module.metadata())
         if self.keep_last is not None:
             for old in list_checkpoints(folder)[: -self.keep_last]:
                 old.unlink(missing_ok=True)
                 _adapter_path(old).unlink(missing_ok=True)
+
+
+def _anyone(trainer: L.Trainer, told: bool) -> bool:
+    """Whether it is so for any process; all must ask at the same place."""
+    return bool(trainer.strategy.reduce_boolean_decision(told, all=False))
 
 
 def _lock(folder: Path) -> BinaryIO:

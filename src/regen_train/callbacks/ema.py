@@ -6,6 +6,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from regen_train.model.sharding import gathered, own_part, spread_like
 from regen_train.training import VaceModule
 
 
@@ -34,7 +35,7 @@ class LoraEma(L.Callback):
         learning = _learning(pl_module)
         start = self._average or learning
         self._average = {
-            name: start[name].detach().to(parameter.device, torch.float32, copy=True)
+            name: spread_like(start[name].detach().to(parameter.device, torch.float32, copy=True), parameter)
             for name, parameter in learning.items()
         }
 
@@ -50,8 +51,8 @@ class LoraEma(L.Callback):
             return
         self._step = trainer.global_step
         decay = min(self.decay, (1 + self._step) / (10 + self._step))
-        weights = [parameter.detach().float() for parameter in _learning(pl_module).values()]
-        torch._foreach_lerp_(list(self._average.values()), weights, 1 - decay)
+        weights = [own_part(parameter.detach()).float() for parameter in _learning(pl_module).values()]
+        torch._foreach_lerp_([own_part(average) for average in self._average.values()], weights, 1 - decay)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Put the average into the model."""
@@ -71,7 +72,7 @@ class LoraEma(L.Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Save the average beside the weights."""
         if self.decay and self._average:
-            checkpoint["ema_state_dict"] = {f"model.{name}": value for name, value in self._average.items()}
+            checkpoint["ema_state_dict"] = {f"model.{n}": value for n, value in gathered(self._average).items()}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Continue the average; without one in the checkpoint it starts from the weights."""

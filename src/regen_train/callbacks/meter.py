@@ -145,11 +145,13 @@ class Meter(L.Callback):
 def measure(trainer: L.Trainer, module: VaceModule, interval: Interval) -> Measures:
     """Return what steps cost."""
     clips, seconds, steps = interval.work.tokens(module.wan), interval.seconds, interval.steps
-    flops = sum(number * training_flops(module.wan, tokens) for tokens, number in clips.items())
+    together = data_of(trainer).processes_per_sample
+    flops = sum(number * training_flops(module.wan, tokens) for tokens, number in clips.items()) / together
+    tokens = sum(tokens * number for tokens, number in clips.items()) / together
     return Measures(
         seconds_per_step=seconds / steps,
         samples_per_second=steps * data_of(trainer).global_batch_size / seconds,
-        tokens_per_second=trainer.world_size * sum(tokens * number for tokens, number in clips.items()) / seconds,
+        tokens_per_second=trainer.world_size * tokens / seconds,
         mfu=flops / seconds / matmul_rate(module.device, module.wan.dtype),
         data_wait_seconds=interval.waited / steps,
         data_wait_share=interval.waited / seconds,

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
@@ -101,25 +101,33 @@ class Preview(L.Callback):
             self._clips += [batch.select([i]) for i in range(min(room, len(batch)))]
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Paint and write them; the other processes wait."""
+        """Paint and write them; the other processes paint along where they share the model, or wait."""
         self._validations += 1
         if self.num_clips and trainer.state.fn == "fit" and self._validations % self.every_n_validations == 0:
             try:
-                if self._clips:
-                    vae = self._load_vae(module_of(trainer), device=pl_module.device)
-                    for number, clip in enumerate(self._clips):
-                        self._paint(trainer, vae, clip, number)
+                self._paint(trainer)
             except (OSError, RuntimeError) as error:  # a full disk or GPU must not end the training
                 log.warning("no preview at step %d: %s", trainer.global_step, error)
             finally:
                 self._clips = []
                 trainer.strategy.barrier("previews")
 
-    def _paint(self, trainer: L.Trainer, vae: WanVae, clip: Batch, number: int) -> None:
-        module, data = module_of(trainer), data_of(trainer)
-        negative = data.data.reader.dataset.constants.negative_prompt
-        fps = float(data.info.settings["fps"])
-        latents = generate(
+    def _paint(self, trainer: L.Trainer) -> None:
+        module = module_of(trainer)
+        clips = self._clips
+        if module.wan.spread.together:
+            clips = trainer.strategy.broadcast([clip.to(torch.device("cpu")) for clip in clips])
+        # all before the first file: a process that fails to write would leave the others waiting for it
+        painted = [self._sample(trainer, clip.to(module.device), number) for number, clip in enumerate(clips)]
+        if self._clips:
+            vae = self._load_vae(module, device=module.device)
+            for number, (clip, latents) in enumerate(zip(self._clips, painted, strict=True)):
+                self._write(trainer, vae, clip, latents, number)
+
+    def _sample(self, trainer: L.Trainer, clip: Batch, number: int) -> Float[Tensor, "c f h w"]:
+        module = module_of(trainer)
+        negative = data_of(trainer).data.reader.dataset.constants.negative_prompt
+        latents: Tensor = generate(
             module.wan,
             vace_context=clip.vace_context.float(),
             prompt_embeds=clip.prompt_embeds.float(),
@@ -128,8 +136,14 @@ class Preview(L.Callback):
             noise=number,
             settings=self.settings,
         )
-        channels = module.wan.geometry.latent_channels
-        panels = [clip.vace_context[0, channels : 2 * channels], latents[0]]
+        return latents[0]
+
+    def _write(
+        self, trainer: L.Trainer, vae: WanVae, clip: Batch, latents: Float[Tensor, "c f h w"], number: int
+    ) -> None:
+        fps = float(data_of(trainer).info.settings["fps"])
+        channels = module_of(trainer).wan.geometry.latent_channels
+        panels = [clip.vace_context[0, channels : 2 * channels], latents]
         panels += [clip.latents[0]] if self.show_original else []
         frames = torch.cat([vae.decode_video(panel.float()) for panel in panels], dim=2)
         step = trainer.global_step

@@ -24,13 +24,15 @@ def describe(trainer: L.Trainer, module: VaceModule) -> str:
     """Return the start-up summary."""
     wan, data = module.wan, data_of(trainer)
     count = wan.num_parameters()
-    per_step = f"{trainer.world_size} processes x {data.per_device_batch_size} x {trainer.accumulate_grad_batches}"
+    together = data.processes_per_sample
+    processes = f"{trainer.world_size} processes" + (f" / {together} a clip" if together > 1 else "")
+    per_step = f"{processes} x {data.per_device_batch_size} x {trainer.accumulate_grad_batches}"
     buckets = {bucket: number for bucket, number in data.samples_per_bucket.items() if number}
     tokens = [
         f"{wan.geometry.num_tokens(bucket, reference=data.reference != 'none'):,} ({bucket})" for bucket in buckets
     ]
     largest = max(wan.geometry.num_tokens(bucket, reference=data.reference != "none") for bucket in buckets)
-    needed = estimate_bytes(wan, wan.checkpointing, tokens=largest, batch=data.per_device_batch_size)
+    needed = estimate_bytes(wan, wan.checkpointing, tokens=-(-largest // together), batch=data.per_device_batch_size)
     lora, recipe = module.lora, module.recipe
     learns = f"LoRA rank {lora.rank} on {lora.targets}" if lora is not None else module.trainable
     rows = {

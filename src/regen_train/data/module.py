@@ -36,6 +36,8 @@ class ShardDataModule(L.LightningDataModule):
         validation: What validation is measured on.
         loading: Threads, prefetch and cache.
         expect: What dataset.json must state, as dotted fields: ``{settings.fps: 7.5}``; else training is refused.
+        processes_per_sample: Neighbouring processes that are given the same samples; the command line takes
+            ``model.context_parallel``.
     """
 
     def __init__(
@@ -51,11 +53,12 @@ class ShardDataModule(L.LightningDataModule):
         validation: HeldOut = HeldOut(),
         loading: Loading = Loading(),
         expect: dict[str, Any] | None = None,
+        processes_per_sample: int = 1,
     ) -> None:
         super().__init__()
         self.path, self.variants = path, Variants.parse(variant)
         self.global_batch_size, self.per_device_batch_size = global_batch_size, per_device_batch_size
-        self.seed, self.reference = seed, reference
+        self.seed, self.reference, self.processes_per_sample = seed, reference, processes_per_sample
         self.conditioning = Conditioning(self.variants, seed, use_reference=reference != "none", dropout=dropout)
         self.validation, self.loading, self.expect = validation, loading, expect or {}
         self._data: OpenData | None = None
@@ -219,7 +222,10 @@ class ShardDataModule(L.LightningDataModule):
     def _place(self) -> Place:
         """Return which process this is, as far as data is concerned."""
         place = (self.trainer.distributed_sampler_kwargs if self.trainer is not None else None) or {}
-        return Place(place.get("rank", 0), place.get("num_replicas", 1), self.per_device_batch_size)
+        together = self.processes_per_sample
+        return Place(
+            place.get("rank", 0) // together, place.get("num_replicas", 1) // together, self.per_device_batch_size
+        )
 
     def _check_batches(self) -> None:
         accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else self._num_microbatches()

@@ -4,6 +4,7 @@ from regen_train.model.base import BaseInfo
 from regen_train.model.loading import Checkpointing, load_wan_vace
 from regen_train.model.lora import LoraSpec
 from regen_train.model.memory import Workload, estimate_bytes, free_bytes
+from regen_train.model.sharding import Spread
 from regen_train.model.wan_vace import ParameterCount, WanVace
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Checkpointing",
     "LoraSpec",
     "ParameterCount",
+    "Spread",
     "WanVace",
     "Workload",
     "estimate_bytes",

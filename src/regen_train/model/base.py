@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regen_train.adapter import to_diffusers_names
 from regen_train.model.assemble import assign_state, empty_transformer
-from regen_train.model.random_init import RANDOM_PREFIX, random_config, random_transformer
+from regen_train.model.random_init import RANDOM_PREFIX, RandomState, random_config, random_transformer
 from regen_train.pretrained import TOY, read_config, read_safetensors, resolve_folder
 
 # The only factor that no transformer's config states. It is read from the VAE's config where there is one beside the
@@ -54,6 +54,27 @@ class LoadedTransformer:
     temporal_factor: int
 
 
+@dataclass(frozen=True)
+class BaseWeights:
+    """The tensors of a base, mapped or drawn when they are asked for, and where they come from.
+
+    Args:
+        state: Under diffusers' names, as stored.
+        config: Of diffusers' transformer.
+        name: As in `LoadedTransformer`.
+        revision: As there.
+        temporal_factor: As there.
+        folder: The transformer's folder, where it comes in diffusers' format.
+    """
+
+    state: Mapping[str, Tensor]
+    config: Mapping[str, Any]
+    name: str
+    revision: str | None = None
+    temporal_factor: int = _WAN_TEMPORAL_FACTOR
+    folder: Path | None = None
+
+
 def load_transformer(pretrained: str, *, dtype: torch.dtype, revision: str | None, seed: int) -> LoadedTransformer:
     """Load the transformer that `load_wan_vace` describes, frozen and in evaluation mode.
 
@@ -64,22 +85,40 @@ def load_transformer(pretrained: str, *, dtype: torch.dtype, revision: str | Non
     if pretrained.startswith(RANDOM_PREFIX):
         module = random_transformer(random_config(pretrained), dtype=dtype, seed=seed)
         return LoadedTransformer(module, pretrained, None, _WAN_TEMPORAL_FACTOR)
+    weights = find_weights(pretrained, dtype=dtype, revision=revision, seed=seed)
+    if weights.folder is not None:
+        module = _load_diffusers(weights.folder, dtype)
+    else:
+        module = assign_state(empty_transformer(weights.config), weights.state, dtype)
+    return LoadedTransformer(module, weights.name, weights.revision, weights.temporal_factor)
+
+
+def find_weights(pretrained: str, *, dtype: torch.dtype, revision: str | None, seed: int) -> BaseWeights:
+    """Find what `load_transformer` loads, and read no tensor yet; raises as it does. Only drawn ones have ``dtype``."""
+    if pretrained.startswith(RANDOM_PREFIX):
+        config = random_config(pretrained)
+        return BaseWeights(RandomState(config, dtype, seed), config, pretrained)
     file = Path(pretrained).expanduser()
     if file.is_file():
-        return LoadedTransformer(_load_file(file, dtype), file.name, None, _WAN_TEMPORAL_FACTOR)
+        state = _diffusers_names(_read_file(file), file)
+        beside = file.with_name("config.json")
+        return BaseWeights(state, infer_config(state, read_config(beside) if beside.is_file() else {}), file.name)
     found = resolve_folder(pretrained, revision=revision, parts=("transformer", "vae/config.json"))
     folder = found.path / "transformer" if (found.path / "transformer").is_dir() else found.path
     pipeline = folder.parent if folder.name == "transformer" else folder
-    config = read_config(folder / "config.json")
-    if config.get("_class_name") == _DIFFUSERS_CLASS:
-        module = _load_diffusers(folder, dtype)
-    else:
-        module = _from_state(read_safetensors(folder), config, dtype, folder)
-    vae_config = pipeline / "vae" / "config.json"
+    config, vae_config = read_config(folder / "config.json"), pipeline / "vae" / "config.json"
     vae = read_config(vae_config) if vae_config.is_file() else {}
-    factor = int(vae.get("scale_factor_temporal", _WAN_TEMPORAL_FACTOR))
-    name = found.name if found.revision or found.name == TOY else pipeline.resolve().name
-    return LoadedTransformer(module, name, found.revision, factor)
+    state, ours = read_safetensors(folder), config.get("_class_name") == _DIFFUSERS_CLASS
+    if not ours:
+        state = _diffusers_names(state, folder)
+    return BaseWeights(
+        state=state,
+        config=config if ours else infer_config(state, config),
+        name=found.name if found.revision or found.name == TOY else pipeline.resolve().name,
+        revision=found.revision,
+        temporal_factor=int(vae.get("scale_factor_temporal", _WAN_TEMPORAL_FACTOR)),
+        folder=folder if ours else None,
+    )
 
 
 def _load_diffusers(folder: Path, dtype: torch.dtype) -> Any:
@@ -95,18 +134,18 @@ def _load_diffusers(folder: Path, dtype: torch.dtype) -> Any:
     return module.requires_grad_(False).eval()
 
 
-def _load_file(file: Path, dtype: torch.dtype) -> Any:
+def _read_file(file: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if file.suffix != ".safetensors":
         raise ValueError(
             f"a single file must be .safetensors, got {file.name}; pickles (.pth, .ckpt, .bin) are not read"
         )
-    beside = file.with_name("config.json")
-    return _from_state(load_file(file), read_config(beside) if beside.is_file() else {}, dtype, file)
+    state: dict[str, Tensor] = load_file(file)
+    return state
 
 
-def _from_state(state: dict[str, Tensor], config: Mapping[str, Any], dtype: torch.dtype, source: Path) -> Any:
+def _diffusers_names(state: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
     state = {name.removeprefix(_COMFYUI_PREFIX): tensor for name, tensor in state.items()}
     if "vace_patch_embedding.weight" not in state:
         raise ValueError(
@@ -115,7 +154,7 @@ def _from_state(state: dict[str, Tensor], config: Mapping[str, Any], dtype: torc
     if "condition_embedder.time_proj.weight" not in state:
         names = to_diffusers_names(state)
         state = {names[name]: tensor for name, tensor in state.items()}
-    return assign_state(empty_transformer(infer_config(state, config)), state, dtype)
+    return state
 
 
 def infer_config(state: Mapping[str, Tensor], beside: Mapping[str, Any]) -> dict[str, Any]:

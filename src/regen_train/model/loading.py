@@ -6,17 +6,20 @@ from regen_train.model.assemble import keep_trained_norms_quiet
 from regen_train.model.attention import AUTO, set_attention
 from regen_train.model.base import load_transformer
 from regen_train.model.checkpointing import Policy, set_checkpointing
+from regen_train.model.context_parallel import share_tokens
 from regen_train.model.initial_lora import read_initial_lora
 from regen_train.model.lora import LoraSpec, add_lora
 from regen_train.model.memory import Workload, choose_checkpointing
-from regen_train.model.wan_vace import Trainable, WanVace
+from regen_train.model.sharded_loading import load_sharded
+from regen_train.model.sharding import Spread
+from regen_train.model.wan_vace import VACE_PARTS, Trainable, WanVace
 from regen_train.pretrained import DTYPES, Precision
 
 Checkpointing = Policy | Literal["auto"]
 CHECKPOINTING: tuple[Checkpointing, ...] = (*get_args(Policy), "auto")
 
 _DEFAULT_LORA = LoraSpec()
-_VACE_PARTS = ("vace_blocks.", "vace_patch_embedding.")
+_ALONE = Spread()
 
 
 def load_wan_vace(
@@ -30,6 +33,7 @@ def load_wan_vace(
     workload: Workload | None = None,
     attention: str = AUTO,
     seed: int = 0,
+    spread: Spread = _ALONE,
 ) -> WanVace:
     """Load Wan VACE and make it ready to train or sample.
 
@@ -49,26 +53,36 @@ def load_wan_vace(
         attention: Kernel of attention by diffusers' name, such as ``_native_flash`` or ``flash``; ``auto`` leaves it
             to PyTorch.
         seed: Of the factors' start and of random weights.
+        spread: How processes share the model; by default each has its own.
 
     Raises:
         FileNotFoundError: Nothing is found under ``pretrained`` or ``lora.init``; says what would be.
         ValueError: An option, the weights or the adapter to start from do not fit; lists all faults.
     """
     _check_options(dtype, lora, trainable, checkpointing, workload)
-    loaded = load_transformer(pretrained, dtype=DTYPES[dtype], revision=revision, seed=seed)
-    model = WanVace(loaded, dtype=DTYPES[dtype], lora=lora if trainable == "lora" else None, trainable=trainable)
-    if model.lora is not None:
-        add_lora(loaded.module, model.lora, seed=seed)
-        if model.lora.init is not None:
-            model.load_lora_state(read_initial_lora(model.lora.init, model.lora, model.base))
+    if spread.weights is not None:
+        model = load_sharded(
+            pretrained, spread.weights, dtype=dtype, lora=lora, trainable=trainable, revision=revision, seed=seed
+        )
+    else:
+        loaded = load_transformer(pretrained, dtype=DTYPES[dtype], revision=revision, seed=seed)
+        model = WanVace(loaded, dtype=DTYPES[dtype], lora=lora if trainable == "lora" else None, trainable=trainable)
+        if model.lora is not None:
+            add_lora(model.transformer, model.lora, seed=seed)
+        if trainable != "lora":
+            _unfreeze(model)
+    if model.lora is not None and model.lora.init is not None:
+        model.load_lora_state(read_initial_lora(model.lora.init, model.lora, model.base))
     if trainable != "lora":
-        _unfreeze(model)
+        keep_trained_norms_quiet(model.transformer)
     if checkpointing == "auto":
         assert workload is not None
         checkpointing = choose_checkpointing(model, workload)
-    model.checkpointing = checkpointing
-    set_checkpointing(loaded.module, checkpointing)
-    set_attention(loaded.module, attention, dtype=model.dtype, checkpointing=checkpointing)
+    model.checkpointing, model.spread = checkpointing, spread
+    set_checkpointing(model.transformer, checkpointing)
+    if spread.tokens is not None:
+        share_tokens(model.transformer, spread.tokens)
+    set_attention(model.transformer, attention, dtype=model.dtype, checkpointing=checkpointing)
     return model
 
 
@@ -91,7 +105,6 @@ def _check_options(
 def _unfreeze(model: WanVace) -> None:
     model.base  # noqa: B018 - hash the weights before they move
     for name, parameter in model.transformer.named_parameters():
-        if model.trainable == "all" or name.startswith(_VACE_PARTS):
+        if model.trainable == "all" or name.startswith(VACE_PARTS):
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
-    keep_trained_norms_quiet(model.transformer)

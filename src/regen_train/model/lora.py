@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from regen_train.draws import generator_for
+from regen_train.model.sharding import whole
 
 # peft matches a pattern against whole module names. A list of suffixes would also hit the frozen backbone, whose
 # blocks use the same names, and its output head.
@@ -84,10 +85,15 @@ def add_lora(transformer: Any, spec: LoraSpec, *, seed: int) -> None:
     for name, parameter in lora_parameters(transformer).items():
         parameter.data = parameter.data.float()
         if name.endswith("lora_A.weight") and not parameter.is_meta:
-            bound = parameter.shape[1] ** -0.5
-            generator = generator_for(seed, name, "lora_init")
-            drawn = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
-            parameter.data.copy_(drawn)
+            parameter.data.copy_(first_lora_a(name, parameter.shape, seed=seed))
+
+
+def first_lora_a(name: str, shape: torch.Size, *, seed: int) -> Float[Tensor, "r i"]:
+    """Draw the start of a factor A by its name in `lora_parameters`."""
+    bound = shape[1] ** -0.5
+    generator = generator_for(seed, name, "lora_init")
+    drawn: Tensor = torch.empty(shape).uniform_(-bound, bound, generator=generator)
+    return drawn
 
 
 def lora_parameters(transformer: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -104,7 +110,7 @@ def lora_parameters(transformer: torch.nn.Module) -> dict[str, torch.nn.Paramete
 @torch.no_grad()
 def update_norm(transformer: torch.nn.Module, spec: LoraSpec) -> float:
     """Return the Frobenius norm of all updates B A together, scaled as they are added; DoRA's magnitudes left out."""
-    factors = lora_parameters(transformer)
+    factors = {name: whole(factor) for name, factor in lora_parameters(transformer).items()}
     pairs = [
         (down.float(), factors[name.replace("lora_A", "lora_B")].float())
         for name, down in factors.items()

@@ -12,11 +12,10 @@ from regen_train.model.assemble import empty_transformer
 from regen_train.model.base import LoadedTransformer, infer_config
 from regen_train.model.lora import LoraSpec, add_lora
 from regen_train.model.random_init import RANDOM_PREFIX, random_config
-from regen_train.model.wan_vace import Trainable, WanVace
+from regen_train.model.wan_vace import VACE_PARTS, Trainable, WanVace
 from regen_train.pretrained import DTYPES, Precision, read_config, resolve_folder
 
 _TEMPORAL_FACTOR = 4
-_VACE_PARTS = ("vace_blocks.", "vace_patch_embedding.")
 
 
 def outline_wan_vace(
@@ -43,14 +42,19 @@ def outline_wan_vace(
         ValueError: What is found is no Wan VACE transformer.
     """
     config, temporal_factor = _read_config(pretrained, revision)
-    module = empty_transformer(config).requires_grad_(False)
-    loaded = LoadedTransformer(module, pretrained, revision, temporal_factor)
+    loaded = LoadedTransformer(empty_transformer(config), pretrained, revision, temporal_factor)
+    return outline_of(loaded, dtype=dtype, lora=lora, trainable=trainable)
+
+
+def outline_of(loaded: LoadedTransformer, *, dtype: Precision, lora: LoraSpec | None, trainable: Trainable) -> WanVace:
+    """Return `outline_wan_vace` of a transformer without weights."""
+    module = loaded.module.requires_grad_(False)
     model = WanVace(loaded, dtype=DTYPES[dtype], lora=lora if trainable == "lora" else None, trainable=trainable)
     if model.lora is not None:
         add_lora(module, model.lora, seed=0)
     precise = set(module._keep_in_fp32_modules)
     for name, parameter in module.named_parameters():
-        learns = ".lora_" in name or trainable == "all" or (trainable == "vace" and name.startswith(_VACE_PARTS))
+        learns = ".lora_" in name or trainable == "all" or (trainable == "vace" and name.startswith(VACE_PARTS))
         parameter.requires_grad_(learns)
         if not learns and not precise & set(name.split(".")):
             parameter.data = parameter.data.to(DTYPES[dtype])

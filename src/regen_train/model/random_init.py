@@ -1,6 +1,7 @@
 """Wan VACE with random weights, by name: for benchmarks and tests, where no weights can be had."""
 
 import math
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -69,15 +70,33 @@ def random_transformer(config: dict[str, Any], *, dtype: torch.dtype, seed: int)
         dtype: Precision of all but the modules that Wan keeps in fp32.
         seed: Same seed, same weights.
     """
-    model = empty_transformer(config)
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-
-    def draw(name: str) -> Tensor:
-        return _random_tensor(name, shapes, seed).to(dtype)
-
+    model, random_state = empty_transformer(config), RandomState(config, dtype, seed)
     with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
-        state = dict(zip(shapes, pool.map(draw, shapes), strict=True))
-    return assign_state(model, state, dtype)
+        drawn = pool.map(random_state.__getitem__, random_state)
+        return assign_state(model, dict(zip(random_state, drawn, strict=True)), dtype)
+
+
+class RandomState(Mapping[str, Tensor]):
+    """The weights of `random_transformer`, each drawn when it is asked for and then forgotten.
+
+    Args:
+        config: Arguments of diffusers' ``WanVACETransformer3DModel``.
+        dtype: What they are rounded to.
+        seed: Same seed, same weights.
+    """
+
+    def __init__(self, config: dict[str, Any], dtype: torch.dtype, seed: int) -> None:
+        self.dtype, self.seed = dtype, seed
+        self._shapes = {name: tensor.shape for name, tensor in empty_transformer(config).state_dict().items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return _random_tensor(name, self._shapes, self.seed).to(self.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
 
 
 def _random_tensor(name: str, shapes: dict[str, torch.Size], seed: int) -> Tensor:

@@ -16,10 +16,12 @@ from regen_train.model.base import BaseInfo, LoadedTransformer
 from regen_train.model.checkpointing import Policy
 from regen_train.model.lora import LoraSpec, base_state, lora_parameters, merged_state, update_norm
 from regen_train.model.padding import count_padding, pad_shortly
+from regen_train.model.sharding import Spread, gathered, spread_like
 from regen_train.pretrained import state_sha256
 from regen_train.schema import Geometry
 
 Trainable = Literal["lora", "vace", "all"]
+VACE_PARTS = ("vace_blocks.", "vace_patch_embedding.")
 
 _NUM_TRAIN_TIMESTEPS = 1000
 
@@ -59,6 +61,7 @@ class WanVace(nn.Module):
         self.lora = lora
         self.trainable = trainable
         self.checkpointing: Policy = "none"
+        self.spread = Spread()
         self.geometry = _geometry(self.transformer.config, loaded.temporal_factor)
         self._source = (loaded.name, loaded.revision)
 
@@ -124,8 +127,8 @@ class WanVace(nn.Module):
         return 0.0 if self.lora is None else update_norm(self.transformer, self.lora)
 
     def lora_state(self) -> dict[str, Tensor]:
-        """Return copies of the factors, fp32 on the CPU: ``vace_blocks.0.attn1.to_q.lora_A.weight`` and so on."""
-        return _copies(lora_parameters(self.transformer))
+        """Return `gathered` factors: ``vace_blocks.0.attn1.to_q.lora_A.weight`` and so on."""
+        return gathered(lora_parameters(self.transformer))
 
     def load_lora_state(self, state: Mapping[str, Tensor]) -> None:
         """Set the factors.
@@ -136,8 +139,8 @@ class WanVace(nn.Module):
         _assign(lora_parameters(self.transformer), state, what="LoRA factors")
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Return copies, fp32 on the CPU, of all that is trained: what a checkpoint stores."""
-        return _copies(self.trained_parameters())
+        """Return all that is trained, `gathered`: what a checkpoint stores."""
+        return gathered(self.trained_parameters())
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
         """Set all that is trained.
@@ -172,15 +175,11 @@ class WanVace(nn.Module):
         return torch.autocast(device_type, dtype=self.dtype)
 
 
-def _copies(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", torch.float32, copy=True) for name, tensor in parameters.items()}
-
-
 @torch.no_grad()
 def _assign(parameters: Mapping[str, Tensor], state: Mapping[str, Tensor], *, what: str) -> None:
     compare_states(state, parameters, what=what)
     for name, parameter in parameters.items():
-        parameter.copy_(state[name])
+        parameter.copy_(spread_like(state[name], parameter))
 
 
 def _geometry(config: Any, temporal_factor: int) -> Geometry:

@@ -3,5 +3,14 @@
 from regen_train.training.module import VALIDATION_SIGMAS, VaceModule
 from regen_train.training.objective import LossSpec, SampleLosses, sample_losses
 from regen_train.training.optimizer import OptimizerSpec
+from regen_train.training.strategies import FullyShardedStrategy
 
-__all__ = ["VALIDATION_SIGMAS", "LossSpec", "OptimizerSpec", "SampleLosses", "VaceModule", "sample_losses"]
+__all__ = [
+    "VALIDATION_SIGMAS",
+    "FullyShardedStrategy",
+    "LossSpec",
+    "OptimizerSpec",
+    "SampleLosses",
+    "VaceModule",
+    "sample_losses",
+]

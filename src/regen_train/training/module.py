@@ -19,6 +19,7 @@ from regen_train.training.dataset_check import check_dataset
 from regen_train.training.objective import LossSpec, SampleLosses, sample_losses
 from regen_train.training.optimizer import OptimizerSpec
 from regen_train.training.progress import align_progress
+from regen_train.training.strategies import spread_of
 from regen_train.training.workload import workload_of
 
 RECIPES = {
@@ -48,6 +49,8 @@ class VaceModule(L.LightningModule):
             in CPU memory meanwhile; ``auto`` = the fastest of them that fits the memory there is.
         attention: Kernel of attention by the name of diffusers' dispatcher: ``native``, ``_native_flash``,
             ``_native_cudnn``, ``flash``, ``_flash_3`` and so on; ``auto`` leaves it to PyTorch.
+        context_parallel: Processes that compute each clip together, a share of its tokens each: for clips too long for
+            one GPU. Works under DDP and FSDP2; must divide the number of processes and the model's attention heads.
         seed: Keys the noise, the noise level and the LoRA's initialisation; the command line takes ``data.seed``.
     """
 
@@ -63,9 +66,12 @@ class VaceModule(L.LightningModule):
         dtype: Literal["bf16", "fp32"] = "bf16",
         checkpointing: Checkpointing = "full",
         attention: str = "auto",
+        context_parallel: int = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        _check_context_parallel(context_parallel, lora if trainable == "lora" else None)
+        self.context_parallel = context_parallel
         self.pretrained, self.revision, self.trainable = pretrained, revision, trainable
         self.lora = lora if trainable == "lora" else None
         self.recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
@@ -94,6 +100,7 @@ class VaceModule(L.LightningModule):
             workload=workload_of(self.trainer) if self.checkpointing == "auto" else None,
             attention=self.attention,
             seed=self.seed,
+            spread=spread_of(self.trainer.strategy, self.context_parallel),
         ).train()  # diffusers loads for evaluation, where LoRA dropout would sleep
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None:
@@ -102,6 +109,10 @@ class VaceModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer of what learns, with its schedule per optimizer step."""
         spec = self.optimizer_spec
+        if spec.name == "muon" and self.wan.spread.weights is not None:
+            raise ValueError(
+                "optimizer.name: muon needs whole matrices, which FSDP2 spreads; use adamw, or strategy ddp"
+            )
         optimizer = spec.build(self.wan.trained_parameters())
         max_steps = self.trainer.max_steps
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: spec.factor(step, max_steps))
@@ -147,7 +158,7 @@ class VaceModule(L.LightningModule):
         shape = (channels, frames + 1, height, width)
         noise = torch.stack([torch.randn(shape, generator=draws.generator_for(self.seed, n, "noise")) for n in names])
         noise = noise[:, :, int(not part.use_reference[0]) :].to(self.device)
-        if self.training and self.lora is not None and self.lora.dropout > 0:
+        if self.training and self._drops_inputs:
             # peft draws from the global generator; _parts has cut the batch into single samples
             torch.manual_seed(draws.generator_for(self.seed, names[0], "LoRA dropout").initial_seed())
         return sample_losses(self.wan, part, noise=noise, sigma=sigma, recipe=self.recipe, spec=self.loss_spec)
@@ -157,10 +168,20 @@ class VaceModule(L.LightningModule):
         sigma = flow.sample_sigma(torch.tensor(uniform, dtype=torch.float64), self.recipe)
         return sigma.float().to(self.device)
 
+    @property
+    def _drops_inputs(self) -> bool:
+        return self.lora is not None and self.lora.dropout > 0
+
+    @property
+    def _must_keep_pace(self) -> bool:
+        """Whether processes need equally many forward passes and the samples of each decide on theirs."""
+        data = getattr(self.trainer, "datamodule", None)
+        return self.wan.spread.weights is not None and data is not None and 0 < data.conditioning.dropout.reference < 1
+
     def _parts(self, batch: Batch) -> list[Batch]:
         """Cut a batch into runs of samples that one forward pass can take."""
         uses = batch.use_reference.tolist()
-        if self.training and self.lora is not None and self.lora.dropout > 0:
+        if self.training and (self._drops_inputs or self._must_keep_pace):
             return [batch.select([i]) for i in range(len(batch))]
         if len(set(uses)) == 1:
             return [batch]
@@ -238,3 +259,13 @@ class VaceModule(L.LightningModule):
         self.wan.load_trainable_state(state)
         if self.trainer.state.fn == "fit":
             align_progress(checkpoint, self.trainer.accumulate_grad_batches)
+
+
+def _check_context_parallel(context_parallel: int, lora: LoraSpec | None) -> None:
+    if context_parallel < 1:
+        raise ValueError(f"model.context_parallel must be at least 1, got {context_parallel}")
+    if context_parallel > 1 and lora is not None and lora.dropout > 0:
+        raise ValueError(
+            "model.lora.dropout draws per token, so with model.context_parallel a sample would be given other draws; "
+            f"set one of them: dropout 0 (got {lora.dropout}) or context_parallel 1 (got {context_parallel})"
+        )

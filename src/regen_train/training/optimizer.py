@@ -79,7 +79,7 @@ class OptimizerSpec:
                 weight_decay=self.weight_decay,
                 eps=self.eps,
             )
-        return torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             list(parameters.values()),
             lr=self.lr,
             weight_decay=self.weight_decay,
@@ -87,3 +87,6 @@ class OptimizerSpec:
             eps=self.eps,
             fused=True,
         )
+        # else Lightning takes it to undo a loss scale within its step, which only fp16 has, and refuses to clip gradients
+        optimizer._step_supports_amp_scaling = False
+        return optimizer

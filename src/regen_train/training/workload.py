@@ -16,9 +16,10 @@ def workload_of(trainer: L.Trainer) -> Workload:
     if data is None:
         raise ValueError("model.checkpointing: auto asks the dataset for its largest clip; without one name a policy")
     reference = data.reference != "none"
+    tokens = (data.info.geometry.num_tokens(bucket, reference=reference) for bucket in data.samples_per_bucket)
     device = trainer.strategy.root_device
     return Workload(
-        tokens=max(data.info.geometry.num_tokens(bucket, reference=reference) for bucket in data.samples_per_bucket),
+        tokens=-(-max(tokens) // data.processes_per_sample),
         batch=data.per_device_batch_size,
         free_bytes=free_bytes(device, processes=trainer.num_devices),
         device_type=device.type,

@@ -1,0 +1,77 @@
+"""Context parallelism: processes that share a clip's tokens compute and learn as one process does."""
+
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from processes import mean_over_processes, run_processes
+from test_policies import gradients, inputs
+from torch.distributed.device_mesh import init_device_mesh
+
+from regen_train.model import LoraSpec, Spread, WanVace, load_wan_vace
+from regen_train.model.checkpointing import POLICIES
+from regen_train.model.context_parallel import share_tokens
+from regen_train.schema import Bucket
+
+EVEN, UNEVEN = Bucket(5, 32, 48), Bucket(9, 16, 48)  # 12 and 9 tokens
+OPTIONS = [
+    *({"lora": LoraSpec(rank=4), "checkpointing": policy} for policy in POLICIES),
+    {"trainable": "all"},
+    {"lora": LoraSpec(rank=4), "attention": "_native_math"},
+]
+
+
+def load(spread: Spread, **options) -> WanVace:
+    model = load_wan_vace("random:tiny", **({"dtype": "fp32", "spread": spread} | options)).train()
+    generator = torch.Generator().manual_seed(1)
+    start = {
+        name: torch.randn(parameter.shape, generator=generator).div(5)
+        for name, parameter in model.trained_parameters().items()
+    }
+    if model.lora is not None:
+        model.load_lora_state(start)
+    return model
+
+
+def note_length(lengths: list[int], block, args) -> None:
+    lengths.append(args[0].shape[1])
+
+
+def compare_with_one_process(fully_sharded: bool) -> None:
+    mesh = init_device_mesh("cpu", (2,))
+    spread = Spread(mesh if fully_sharded else None, mesh.get_group())
+    for options, bucket in product(OPTIONS, (EVEN, UNEVEN)):
+        print(options, bucket, flush=True)  # of the case that fails
+        models = [load(one, **options) for one in (Spread(), spread)]
+        lengths = []
+        models[1].transformer.blocks[1].register_forward_pre_hook(partial(note_length, lengths))
+        outputs = []
+        for model in models:
+            outputs.append(model(**inputs(model, bucket=bucket)))
+            outputs[-1].square().mean().backward()
+        torch.testing.assert_close(outputs[1], outputs[0], atol=2e-6, rtol=1e-5)
+        own = models[1].geometry.num_tokens(bucket, reference=False) / 2
+        assert abs(lengths[0] - own) <= 0.5, "a process computes its share only"
+        for name, gradient in gradients(models[0]).items():
+            shared = gradients(models[1])[name]
+            shared = shared.full_tensor() if fully_sharded else mean_over_processes(shared)
+            torch.testing.assert_close(
+                shared, gradient, atol=1e-5 * float(gradient.abs().max()), rtol=1e-4, msg=f"{name}: {{}}".format
+            )
+
+
+@pytest.mark.parametrize("fully_sharded", [False, True], ids=["alone", "with FSDP2"])
+def test_output_and_gradients_are_those_of_one_process(fully_sharded: bool, tmp_path: Path) -> None:
+    run_processes(2, compare_with_one_process, tmp_path, fully_sharded)
+
+
+def share_among_all() -> None:
+    model = load_wan_vace("random:tiny", lora=LoraSpec(rank=4), dtype="fp32")
+    with pytest.raises(ValueError, match="must divide the model's 2 attention heads, got 3; it can be 1, 2"):
+        share_tokens(model.transformer, torch.distributed.group.WORLD)
+
+
+def test_heads_that_cannot_be_shared_out_are_told(tmp_path: Path) -> None:
+    run_processes(3, share_among_all, tmp_path)

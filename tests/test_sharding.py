@@ -1,0 +1,88 @@
+"""FSDP2: weights spread over processes compute, learn, load and are saved as whole ones are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import mean_over_processes, run_processes
+from test_policies import gradients, loss_of
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+
+from regen_train.model import LoraSpec, Spread, WanVace, load_wan_vace
+from regen_train.model.live_memory import LiveMemory
+from regen_train.model.sharding import is_sharded, own_part, whole
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "lora": {"lora": LoraSpec(rank=4)},
+    "dora": {"lora": LoraSpec(rank=4, use_dora=True)},
+    "bf16": {"lora": LoraSpec(rank=4), "dtype": "bf16"},
+    "vace": {"trainable": "vace"},
+    "all": {"trainable": "all", "checkpointing": "full"},
+    "selective": {"lora": LoraSpec(rank=4), "checkpointing": "selective"},
+    "full": {"lora": LoraSpec(rank=4), "checkpointing": "full"},
+    "offload": {"lora": LoraSpec(rank=4), "checkpointing": "offload"},
+}
+
+
+def load(pretrained: str, *, sharded: bool, **options: Any) -> WanVace:
+    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),)) if sharded else None
+    options = {"dtype": "fp32"} | options
+    return load_wan_vace(pretrained, seed=3, spread=Spread(weights=mesh), **options).train()
+
+
+def moved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {name: value + 0.1 * torch.randn(value.shape, generator=generator) for name, value in state.items()}
+
+
+def compare_with_whole(pretrained: str, options: dict[str, Any]) -> None:
+    rank = torch.distributed.get_rank()
+    expected, found = (load(pretrained, sharded=sharded, **options) for sharded in (False, True))
+    parameters = dict(expected.transformer.named_parameters())
+    for name, parameter in found.transformer.named_parameters():
+        assert is_sharded(parameter), name
+        assert parameter.dtype == parameters[name].dtype, name
+        assert parameter.requires_grad == parameters[name].requires_grad, name
+        assert torch.equal(whole(parameter.detach()), parameters[name]), name
+    assert found.base == expected.base
+    start = moved(expected.trainable_state())
+    for model in (expected, found):
+        model.load_trainable_state(start)
+        model.losses = [loss_of(model, seed=rank + 10 * i) for i in range(2)]  # two passes, then one backward
+        sum(model.losses).backward()
+    tolerance = 1e-5 if expected.dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(found.losses, expected.losses, rtol=1e-6, atol=0)
+    for name, gradient in gradients(expected).items():
+        wanted = mean_over_processes(gradient)
+        torch.testing.assert_close(
+            whole(gradients(found)[name]), wanted, rtol=0, atol=tolerance * float(wanted.abs().max()), msg=name
+        )
+    saved = found.trainable_state()
+    assert saved.keys() == (start.keys() if rank == 0 else set())
+    assert all(torch.equal(saved[name], start[name]) for name in saved)
+    assert found.adapter_norm() == pytest.approx(expected.adapter_norm(), rel=1e-6)
+
+
+def load_frugally() -> None:
+    with LiveMemory() as memory:
+        model = load("random:tiny", sharded=True)
+    parameters = list(model.parameters())
+    total, largest = sum(p.nbytes for p in parameters), max(p.nbytes for p in parameters)
+    own = sum(own_part(p.detach()).nbytes for p in parameters)
+    assert own <= 0.51 * total
+    assert memory.now >= own, "else nothing was counted"
+    assert memory.peak <= own + 4 * largest < 0.9 * total
+
+
+def compare_all(pretrained: str) -> None:
+    load_frugally()
+    for name, options in OPTIONS.items():
+        print(name, flush=True)  # of the option that fails
+        compare_with_whole(pretrained, options)
+
+
+def test_computes_learns_and_saves_as_one_process(tiny_model: Path, tmp_path: Path) -> None:
+    run_processes(2, compare_all, tmp_path, str(tiny_model))
