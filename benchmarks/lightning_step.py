@@ -79,7 +79,7 @@ def lightning_steps(dataset: Path, run: Path, steps: int) -> list[float]:
         *("--data.reference", "first_condition", "--model.recipe", "paper", "--model.lora.rank", "4"),
         *("--data.dropout.reference", "0", "--data.validation.num_samples", "0", "--preview.num_clips", "0"),
         *("--trainer.default_root_dir", str(run), "--trainer.max_steps", str(steps)),
-        *("--trainer.callbacks+=__main__.StepTimes",),
+        f"--trainer.callbacks+={__name__}.StepTimes",
     ]
     done = TrainingCLI.run(["fit", *resolve_arguments(arguments)])
     times = next(callback for callback in done.trainer.callbacks if isinstance(callback, StepTimes))
