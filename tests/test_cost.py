@@ -10,7 +10,7 @@ from regen_train.model import LoraSpec, WanVace, load_wan_vace
 from regen_train.training.flops import training_flops
 from regen_train.training.matmul_rate import matmul_rate
 
-LATENT, PROMPT_TOKENS = (3, 8, 12), 40
+LATENT, PROMPT_TOKENS = (3, 8, 12), 64  # one of which is a zero that stands for the padding
 TOKENS = 3 * 4 * 6
 
 CASES = {
@@ -29,7 +29,7 @@ def _velocity(model: WanVace, batch: int = 1) -> Tensor:
         for shape in (
             (geometry.latent_channels, *LATENT),
             (geometry.context_channels, *LATENT),
-            (PROMPT_TOKENS, geometry.text_dim),
+            (PROMPT_TOKENS - 1, geometry.text_dim),
         )
     )
     return model(latents, torch.full((batch,), 0.5), prompts, context)

@@ -62,7 +62,7 @@ def velocity(transformer, dtype=torch.float32):
     return transformer.eval()(
         hidden_states=draw(1, config.in_channels, 3, 4, 4),
         timestep=torch.tensor([700.0]),
-        encoder_hidden_states=draw(1, 5, config.text_dim),
+        encoder_hidden_states=draw(1, 512, config.text_dim),
         control_hidden_states=draw(1, config.vace_in_channels, 3, 4, 4),
         return_dict=False,
     )[0].float()
