@@ -1,4 +1,4 @@
-"""The command line: fit, validate and test by LightningCLI; export, anonymize and demo as plain functions."""
+"""The command line: fit, validate, test and profile by LightningCLI; export, anonymize and demo as plain functions."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ COMMANDS = {
     "test": "the same, logged under the name test; data.validation.path names a dataset of its own",
     "export": "weights for other tools: regen_train export --checkpoint runs/x/last.ckpt --output exported",
     "anonymize": "other people in a video: regen_train anonymize --input in.mp4 --output out.mp4 --variant X ...",
-    "demo": "the whole way from frames to exported weights, tiny, on CPU",
+    "demo": "the whole way with a toy, on CPU: from drawn clips to anonymized ones, a table and a page",
 }
 
 
