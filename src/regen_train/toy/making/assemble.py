@@ -19,7 +19,7 @@ TRANSFORMER_CONFIG: dict[str, Any] = {
     "attention_head_dim": 32,
     "text_dim": TEXT_DIM,
     "freq_dim": 64,
-    "ffn_dim": 512,
+    "ffn_dim": 384,
     "num_layers": 4,
     "vace_layers": [0, 2],
 }

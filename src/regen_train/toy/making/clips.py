@@ -22,7 +22,7 @@ from regen_train.skeleton import draw_pose
 from regen_train.toy.form import TOY_DILATION, TOY_FORM, TOY_LINE_WIDTH, TOY_PEOPLE
 from regen_train.toy.world import WorldClip, draw_clip, render
 
-KINDS = ("frames", "structhuman", "structall", "depth", "pose", "edges")
+KINDS = ("frames", "structhuman", "structall", "background", "depth", "pose", "edges")
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def compose(clip: WorldClip, kind: str) -> tuple[UInt8[Tensor, "t h w 3"], Bool[
         "frames": lambda: clip.frames,
         "structhuman": lambda: struct_human(clip.frames, human, pose),
         "structall": lambda: struct_all(normalize_depth(clip.depth, human), human, pose),
+        "background": lambda: fill_people(clip.frames, human),
         "depth": lambda: depth_without_people(normalize_depth(clip.depth, human), human),
         "pose": lambda: pose,
         "edges": lambda: edges(fill_people(clip.frames, human)),
