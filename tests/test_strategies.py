@@ -17,22 +17,23 @@ BATCH, STEPS = 4, 3
 DDP = ["--trainer.strategy", "ddp"]
 FSDP2 = ["--config", "strategy_fsdp2.yaml"]
 SHARED = ["--config", "strategy_context_parallel.yaml"]
-STRATEGIES: dict[str, list[str]] = {
-    "ddp": [*DDP, "--trainer.accumulate_grad_batches", "2"],
+STRATEGIES: dict[str, tuple[int, list[str]]] = {  # with the microbatches of a step
+    "ddp": (2, DDP),
     # batches of two: some have one sample with and one without reference frame, which makes two forward passes
-    "fsdp2": [*FSDP2, "--data.per_device_batch_size", "2", "--trainer.accumulate_grad_batches", "1"],
-    "context_parallel": [*SHARED, *DDP, "--trainer.accumulate_grad_batches", "4"],
-    "both": [*SHARED, *FSDP2, "--trainer.accumulate_grad_batches", "4"],
+    "fsdp2": (1, [*FSDP2, "--data.per_device_batch_size", "2"]),
+    "context_parallel": (4, [*SHARED, *DDP]),
+    "both": (4, [*SHARED, *FSDP2]),
 }
 
 
-def fit(arguments: list[str], folder: Path, *options: str, steps: int = STEPS) -> TrainingCLI:
+def fit(arguments: list[str], folder: Path, *options: str, accumulate: int, steps: int = STEPS) -> TrainingCLI:
     """Train a few steps with all that a run has: clipping, an average, validation, previews, checkpoints."""
     command = ["fit", *arguments, *options, "--trainer.default_root_dir", str(folder)]
     command += ["--trainer.max_steps", str(steps), "--data.global_batch_size", str(BATCH)]
-    command += ["--data.dropout.reference", "0.5", "--trainer.val_check_interval", "1", "--model.optimizer.lr", "1e-3"]
+    command += ["--data.dropout.reference", "0.5", "--trainer.val_check_interval", str(2 * accumulate)]
+    command += ["--trainer.accumulate_grad_batches", str(accumulate), "--model.optimizer.lr", "1e-3"]
     command += ["--preview.num_clips", "1", "--preview.num_inference_steps", "2", "--trainer.gradient_clip_val", "0.01"]
-    command += ["--preview.every_n_validations", "2", "--trainer.logger", "false"]
+    command += ["--trainer.logger", "false"]
     return TrainingCLI.run(resolve_arguments(command))
 
 
@@ -41,13 +42,15 @@ def fit_all(arguments: list[str], folder: Path) -> None:
     rank = str(torch.distributed.get_rank())
     os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": "0", "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}
     arguments = [*arguments, "--trainer.devices", "2"]
-    for name, options in STRATEGIES.items():
+    for name, (accumulate, options) in STRATEGIES.items():
         print(name, flush=True)  # of the one that fails
-        fit(arguments, folder / name, *options)
+        fit(arguments, folder / name, *options, accumulate=accumulate)
     for first, then in (("ddp", "fsdp2"), ("fsdp2", "ddp")):
         for name, steps in ((first, 1), (then, STEPS)):
-            again = [*STRATEGIES[name], "--ckpt_path", "last"]
-            fit(arguments, folder / f"{first} then {then}", *again, steps=steps)
+            accumulate, options = STRATEGIES[name]
+            again = [*options, "--ckpt_path", "last"]
+            fit(arguments, folder / f"{first} then {then}", *again, accumulate=accumulate, steps=steps)
+            torch.distributed.barrier()  # until the checkpoint is written
 
 
 def state_of(folder: Path) -> dict[str, Tensor]:
@@ -64,7 +67,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_datase
     folder = tmp_path_factory.mktemp("strategies")
     arguments = ["--config", str(Path(__file__).parent / "tiny.yaml")]
     arguments += ["--model.pretrained", str(tiny_model), "--data.path", str(tiny_dataset)]
-    fit(arguments, folder / "alone", "--trainer.accumulate_grad_batches", "4")
+    fit(arguments, folder / "alone", accumulate=4)
     run_processes(2, fit_all, folder, arguments, folder)
     return folder
 
@@ -77,7 +80,7 @@ def test_learns_what_one_process_learns(runs: Path, name: str) -> None:
         # Adam divides by the gradient's size: rounding of the smallest gradients moves their weights by a share of lr
         torch.testing.assert_close(found[key], value, atol=2e-4, rtol=1e-3, msg=lambda text, key=key: f"{key}: {text}")
     for folder in (runs / name, runs / "alone"):
-        assert len(list((folder / "previews").glob("*.mp4"))) >= 2
+        assert list((folder / "previews").glob("*.mp4")), "previews need all processes that share the model"
         assert (folder / f"adapter-step-{STEPS:06d}.safetensors").is_file()
 
 

@@ -47,6 +47,11 @@ class Checkpoints(Checkpoint):
         self._lock: BinaryIO | None = None
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Claim the run's folder, where it is known by now what the run continues."""
+        if not trainer.strategy.restore_checkpoint_after_setup:
+            self._claim(trainer)
+
+    def _claim(self, trainer: L.Trainer) -> None:
         """Refuse to write over another run, and remove what a killed write left behind."""
         folder = Path(trainer.default_root_dir)
         if is_rehearsal(trainer):
@@ -59,6 +64,8 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over the signals from Lightning, whose handlers leave without a checkpoint or save amid a step."""
+        if trainer.strategy.restore_checkpoint_after_setup:
+            self._claim(trainer)
         self._saved_step = trainer.global_step
         self._told = set()
         self._previous_handlers = {number: signal.signal(number, self._on_signal) for number in _STOP_SIGNALS}

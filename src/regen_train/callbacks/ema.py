@@ -6,7 +6,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from regen_train.model.sharding import gathered, own_part, spread_like
+from regen_train.model.sharding import gathered, own_part, put, spread_like
 from regen_train.training import VaceModule
 
 
@@ -28,20 +28,19 @@ class LoraEma(L.Callback):
         self._raw: dict[str, Tensor] = {}
         self._step = 0
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start from the weights, or from the checkpoint's average."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start from the weights, or from the checkpoint's average, which some strategies load only now."""
+        self._step = trainer.global_step
         if not self.decay:
             return
         learning = _learning(pl_module)
+        if any(hasattr(parameter, "ds_id") for parameter in learning.values()):
+            raise ValueError("ema.decay does not work under ZeRO stage 3; use stage 2, FSDP2 or ddp, or decay 0")
         start = self._average or learning
         self._average = {
             name: spread_like(start[name].detach().to(parameter.device, torch.float32, copy=True), parameter)
             for name, parameter in learning.items()
         }
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note the step; a resumed trainer knows it only now."""
-        self._step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -88,4 +87,4 @@ def _learning(pl_module: L.LightningModule) -> dict[str, Tensor]:
 @torch.no_grad()
 def _copy(source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
     for name, parameter in target.items():
-        parameter.copy_(source[name])
+        put(source[name], parameter)
