@@ -69,7 +69,24 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor whole; of a sharded one all processes must ask together."""
+    if hasattr(tensor, "ds_id"):  # DeepSpeed's, of ZeRO stage 3
+        from deepspeed.zero import GatheredParameters
+
+        with GatheredParameters([tensor]):
+            return tensor.detach().clone()
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def put(value: Tensor, parameter: Tensor) -> None:
+    """Set a parameter from the whole value; of a sharded one all processes must do so together."""
+    if hasattr(parameter, "ds_id"):
+        from deepspeed.zero import GatheredParameters
+
+        with GatheredParameters([parameter], modifier_rank=0):
+            parameter.copy_(value)
+    else:
+        parameter.copy_(spread_like(value, parameter))
 
 
 def own_part(tensor: Tensor) -> Tensor:
@@ -91,7 +108,7 @@ def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     copies = {}
     for name, tensor in tensors.items():
-        full = whole(tensor.detach())
+        full = whole(tensor).detach()
         if not is_sharded(tensor) or torch.distributed.get_rank() == 0:
             copies[name] = full.to("cpu", torch.float32, copy=True)
     return copies

@@ -16,7 +16,7 @@ from regen_train.model.base import BaseInfo, LoadedTransformer
 from regen_train.model.checkpointing import Policy
 from regen_train.model.lora import LoraSpec, base_state, lora_parameters, merged_state, update_norm
 from regen_train.model.padding import count_padding, pad_shortly
-from regen_train.model.sharding import Spread, gathered, spread_like
+from regen_train.model.sharding import Spread, gathered, put
 from regen_train.pretrained import state_sha256
 from regen_train.schema import Geometry
 
@@ -179,7 +179,7 @@ class WanVace(nn.Module):
 def _assign(parameters: Mapping[str, Tensor], state: Mapping[str, Tensor], *, what: str) -> None:
     compare_states(state, parameters, what=what)
     for name, parameter in parameters.items():
-        parameter.copy_(spread_like(state[name], parameter))
+        put(state[name], parameter)
 
 
 def _geometry(config: Any, temporal_factor: int) -> Geometry:

@@ -4,6 +4,7 @@ from regen_train.training.module import VALIDATION_SIGMAS, VaceModule
 from regen_train.training.objective import LossSpec, SampleLosses, sample_losses
 from regen_train.training.optimizer import OptimizerSpec
 from regen_train.training.strategies import FullyShardedStrategy
+from regen_train.training.zero import ZeroStrategy
 
 __all__ = [
     "VALIDATION_SIGMAS",
@@ -12,5 +13,6 @@ __all__ = [
     "OptimizerSpec",
     "SampleLosses",
     "VaceModule",
+    "ZeroStrategy",
     "sample_losses",
 ]

@@ -87,6 +87,6 @@ class OptimizerSpec:
             eps=self.eps,
             fused=True,
         )
-        # else Lightning takes it to undo a loss scale within its step, which only fp16 has, and refuses to clip gradients
+        # else Lightning takes it to undo fp16's loss scale within its step, and refuses to clip gradients in bf16 too
         optimizer._step_supports_amp_scaling = False
         return optimizer
