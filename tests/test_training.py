@@ -96,6 +96,11 @@ def test_a_run_in_two_parts_is_the_run_in_one(fit: Fit, tmp_path: Path) -> None:
     _assert_same_run(Path(whole), Path(parts))
 
 
+def test_gradients_are_clipped_in_mixed_precision_too(fit: Fit) -> None:
+    options = ("--trainer.precision", "bf16-mixed", "--model.dtype", "bf16", "--trainer.gradient_clip_val", "1e-3")
+    assert fit(*options, "--trainer.max_steps", "1").trainer.global_step == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_told_to_stop_it_saves_the_step_and_a_resume_goes_on(
     fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
