@@ -70,7 +70,7 @@ def is_sharded(tensor: Tensor) -> bool:
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor whole; of a sharded one all processes must ask together."""
     if hasattr(tensor, "ds_id"):  # DeepSpeed's, of ZeRO stage 3
-        from deepspeed.zero import GatheredParameters
+        from deepspeed.runtime.zero import GatheredParameters
 
         with GatheredParameters([tensor]):
             return tensor.detach().clone()
@@ -81,7 +81,7 @@ def whole(tensor: Tensor) -> Tensor:
 def put(value: Tensor, parameter: Tensor) -> None:
     """Set a parameter from the whole value; of a sharded one all processes must do so together."""
     if hasattr(parameter, "ds_id"):
-        from deepspeed.zero import GatheredParameters
+        from deepspeed.runtime.zero import GatheredParameters
 
         with GatheredParameters([parameter], modifier_rank=0):
             parameter.copy_(value)
