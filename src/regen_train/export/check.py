@@ -7,14 +7,13 @@ from functools import cached_property
 from typing import Any, Final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from regen_train.draws import generator_for
 from regen_train.model import LoraSpec, WanVace
 from regen_train.model.assemble import assign_state, empty_transformer
 from regen_train.model.base import LoadedTransformer
 from regen_train.model.lora import add_lora, base_state
+from regen_train.model.probe import make_probe, velocity_of
 
 # Largest difference of the velocity, in fp32, between the trained model and a reloaded LoRA or fp32 merge.
 FP32_LIMIT: Final = 1e-5
@@ -38,45 +37,6 @@ class Agreement:
 
     difference: float
     limit: float
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A fixed random input of few tokens: two clips at different noise levels."""
-
-    noised_latents: Float[Tensor, "b c f h w"]
-    sigma: Float[Tensor, " b"]
-    prompt_embeds: Float[Tensor, "b l d"]
-    vace_context: Float[Tensor, "b k f h w"]
-
-
-def make_probe(model: WanVace) -> Probe:
-    """Draw the input that fits the model's geometry; the same at every call."""
-    geometry = model.geometry
-    frames, height, width = (cells * patch for cells, patch in zip((2, 2, 3), geometry.patch_size, strict=True))
-
-    def draw(name: str, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator_for(0, "export probe", name))
-
-    return Probe(
-        noised_latents=draw("latents", 2, geometry.latent_channels, frames, height, width),
-        sigma=torch.tensor([0.9, 0.4]),
-        prompt_embeds=draw("prompt", 2, 8, geometry.text_dim),
-        vace_context=draw("context", 2, geometry.context_channels, frames, height, width),
-    )
-
-
-@torch.no_grad()
-def velocity_of(model: WanVace, probe: Probe) -> Float[Tensor, "b c f h w"]:
-    """Return the model's velocity on the probe, dropout switched off."""
-    training = model.training
-    device = next(model.parameters()).device
-    inputs = (probe.noised_latents, probe.sigma, probe.prompt_embeds, probe.vace_context)
-    try:
-        velocity: Tensor = model.eval()(*(tensor.to(device) for tensor in inputs))
-    finally:
-        model.train(training)
-    return velocity.float().cpu()
 
 
 def fresh_base(model: WanVace, dtype: torch.dtype = torch.float32) -> Any:
