@@ -48,5 +48,10 @@ def describe(trainer: L.Trainer, module: VaceModule) -> str:
         "steps": f"{trainer.global_step} done of {trainer.max_steps}",
         "run": str(Path(trainer.default_root_dir)),
     }
+    if wan.quantization is not None:
+        rows["quantized"] = wan.quantization.describe()
+    if wan.swap is not None:
+        blocks = f"{wan.block_options.block_swap} of {len(wan.transformer.blocks)} main blocks"
+        rows["swapped"] = f"{blocks}: {wan.swap.host_bytes / 2**30:.2f} GiB in each process's CPU memory"
     width = max(map(len, rows))
     return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows.items())

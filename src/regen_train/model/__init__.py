@@ -1,6 +1,7 @@
 """Frozen Wan VACE and the LoRA that learns."""
 
 from regen_train.model.base import BaseInfo
+from regen_train.model.block_options import BlockOptions
 from regen_train.model.loading import Checkpointing, load_wan_vace
 from regen_train.model.lora import LoraSpec
 from regen_train.model.memory import Workload, estimate_bytes, free_bytes
@@ -9,6 +10,7 @@ from regen_train.model.wan_vace import ParameterCount, WanVace
 
 __all__ = [
     "BaseInfo",
+    "BlockOptions",
     "Checkpointing",
     "LoraSpec",
     "ParameterCount",

@@ -21,7 +21,7 @@ _KEPT_PREFIX = "aten::_scaled_dot_product_"
 BlockRunner = Callable[..., Any]
 
 
-def set_checkpointing(transformer: Any, policy: Policy) -> None:
+def set_checkpointing(transformer: Any, policy: Policy, *, run: BlockRunner | None = None) -> None:
     """Choose what the transformer's blocks keep. Gradients are the same under every policy.
 
     Args:
@@ -29,6 +29,7 @@ def set_checkpointing(transformer: Any, policy: Policy) -> None:
         policy: ``none`` keeps everything. ``full`` keeps the input of each block and computes the block again.
             ``selective`` keeps the outputs of its attention as well, the costly part. ``offload`` is ``full`` with the
             inputs in pinned CPU memory; its overlapped copies are untested on CUDA.
+        run: Runs a block in place of the policy's own runner: the same, compiled.
     """
     if policy == "none":
         transformer.disable_gradient_checkpointing()
@@ -38,7 +39,7 @@ def set_checkpointing(transformer: Any, policy: Policy) -> None:
         "full": run_again,
         "offload": OffloadedInputs(),
     }
-    transformer.enable_gradient_checkpointing(partial(_where_something_learns, runners[policy]))
+    transformer.enable_gradient_checkpointing(partial(_where_something_learns, run or runners[policy]))
 
 
 def run_again(block: Any, *args: Any) -> Any:

@@ -5,6 +5,8 @@ from typing import Literal, get_args
 from regen_train.model.assemble import keep_trained_norms_quiet
 from regen_train.model.attention import AUTO, set_attention
 from regen_train.model.base import load_transformer
+from regen_train.model.block_options import BlockOptions
+from regen_train.model.blocks import check_blocks, set_blocks
 from regen_train.model.checkpointing import Policy, set_checkpointing
 from regen_train.model.context_parallel import share_tokens
 from regen_train.model.initial_lora import read_initial_lora
@@ -20,6 +22,7 @@ CHECKPOINTING: tuple[Checkpointing, ...] = (*get_args(Policy), "auto")
 
 _DEFAULT_LORA = LoraSpec()
 _ALONE = Spread()
+_PLAIN_BLOCKS = BlockOptions()
 
 
 def load_wan_vace(
@@ -32,6 +35,7 @@ def load_wan_vace(
     checkpointing: Checkpointing = "none",
     workload: Workload | None = None,
     attention: str = AUTO,
+    blocks: BlockOptions = _PLAIN_BLOCKS,
     seed: int = 0,
     spread: Spread = _ALONE,
 ) -> WanVace:
@@ -52,14 +56,17 @@ def load_wan_vace(
         workload: The largest step to come; ``auto`` needs it.
         attention: Kernel of attention by diffusers' name, such as ``_native_flash`` or ``flash``; ``auto`` leaves it
             to PyTorch.
+        blocks: Whether the transformer's blocks are compiled, quantized or swapped.
         seed: Of the factors' start and of random weights.
         spread: How processes share the model; by default each has its own.
 
     Raises:
         FileNotFoundError: Nothing is found under ``pretrained`` or ``lora.init``; says what would be.
         ValueError: An option, the weights or the adapter to start from do not fit; lists all faults.
+        ImportError: A quantization needs a package that is not installed.
     """
     _check_options(dtype, lora, trainable, checkpointing, workload)
+    check_blocks(blocks, lora=lora if trainable == "lora" else None, trainable=trainable, spread=spread)
     if spread.weights is not None:
         model = load_sharded(
             pretrained, spread.weights, dtype=dtype, lora=lora, trainable=trainable, revision=revision, seed=seed
@@ -75,11 +82,14 @@ def load_wan_vace(
         model.load_lora_state(read_initial_lora(model.lora.init, model.lora, model.base))
     if trainable != "lora":
         keep_trained_norms_quiet(model.transformer)
+    model.block_options = blocks
     if checkpointing == "auto":
         assert workload is not None
         checkpointing = choose_checkpointing(model, workload)
     model.checkpointing, model.spread = checkpointing, spread
     set_checkpointing(model.transformer, checkpointing)
+    # before attention, which may be made for a GPU alone: quantizing compares the model with itself where it lies
+    set_blocks(model, blocks, checkpointing=checkpointing)
     if spread.tokens is not None:
         share_tokens(model.transformer, spread.tokens)
     set_attention(model.transformer, attention, dtype=model.dtype, checkpointing=checkpointing)

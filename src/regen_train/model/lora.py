@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from regen_train.draws import generator_for
+from regen_train.model.quantized_linear import QuantizedLinear
 from regen_train.model.sharding import whole
 
 # peft matches a pattern against whole module names. A list of suffixes would also hit the frozen backbone, whose
@@ -123,7 +124,13 @@ def update_norm(transformer: torch.nn.Module, spec: LoraSpec) -> float:
 
 
 def base_state(transformer: torch.nn.Module) -> dict[str, Tensor]:
-    """Return the base weights under diffusers' names, as if no LoRA had been inserted; no copies."""
+    """Return the base weights under diffusers' names, as if no LoRA had been inserted; no copies.
+
+    Raises:
+        ValueError: They were quantized.
+    """
+    if any(isinstance(module, QuantizedLinear) for module in transformer.modules()):
+        raise ValueError("the base is quantized and its own weights are gone; load it with quantize_base: none")
     return {
         name.replace(".base_layer.", "."): tensor
         for name, tensor in transformer.state_dict().items()

@@ -8,6 +8,7 @@ import psutil
 import torch
 
 from regen_train.model.checkpointing import POLICIES, Policy
+from regen_train.model.quantizing import frozen_bytes, frozen_linears
 from regen_train.model.wan_vace import WanVace
 
 logger = logging.getLogger(__name__)
@@ -73,10 +74,21 @@ def estimate_bytes(model: WanVace, policy: Policy, *, tokens: int, batch: int) -
         tokens: The transformer's sequence length.
         batch: Samples in one pass.
     """
-    frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
+    options = model.block_options
+    frozen = frozen_bytes(model, options.quantize_base, block_swap=options.block_swap)
     hidden_state = batch * tokens * model.hidden_size * model.dtype.itemsize
     states = estimate_hidden_states(model, policy)
-    return int(frozen + _BYTES_PER_LEARNING * model.num_parameters().trainable + states * hidden_state)
+    learning = _BYTES_PER_LEARNING * model.num_parameters().trainable
+    return int(frozen + learning + states * hidden_state + _made_weight(model))
+
+
+def _made_weight(model: WanVace) -> int:
+    """Return the bytes of the largest quantized weight while it is made: fp32, then the computation's precision."""
+    if model.block_options.quantize_base == "none":
+        return 0
+    layers = frozen_linears(model.transformer).values()
+    largest: int = max(layer.in_features * layer.out_features for layer in layers)
+    return (4 + model.dtype.itemsize) * largest
 
 
 def estimate_hidden_states(model: WanVace, policy: Policy) -> float:

@@ -10,12 +10,14 @@ from torch import Tensor
 from regen_train.adapter import to_diffusers_names
 from regen_train.model.assemble import empty_transformer
 from regen_train.model.base import LoadedTransformer, infer_config
+from regen_train.model.block_options import BlockOptions
 from regen_train.model.lora import LoraSpec, add_lora
 from regen_train.model.random_init import RANDOM_PREFIX, random_config
 from regen_train.model.wan_vace import VACE_PARTS, Trainable, WanVace
 from regen_train.pretrained import DTYPES, Precision, read_config, resolve_folder
 
 _TEMPORAL_FACTOR = 4
+_PLAIN_BLOCKS = BlockOptions()
 
 
 def outline_wan_vace(
@@ -25,6 +27,7 @@ def outline_wan_vace(
     lora: LoraSpec | None = None,
     trainable: Trainable = "lora",
     revision: str | None = None,
+    blocks: BlockOptions = _PLAIN_BLOCKS,
 ) -> WanVace:
     """Return what `load_wan_vace` would, with parameters on the meta device: shapes, precisions and what learns.
 
@@ -36,6 +39,7 @@ def outline_wan_vace(
         lora: As there.
         trainable: As there.
         revision: As there.
+        blocks: As there; sizes are counted by them, and the layers are as without.
 
     Raises:
         FileNotFoundError: Nothing is found under ``pretrained``; says what would be.
@@ -43,7 +47,9 @@ def outline_wan_vace(
     """
     config, temporal_factor = _read_config(pretrained, revision)
     loaded = LoadedTransformer(empty_transformer(config), pretrained, revision, temporal_factor)
-    return outline_of(loaded, dtype=dtype, lora=lora, trainable=trainable)
+    model = outline_of(loaded, dtype=dtype, lora=lora, trainable=trainable)
+    model.block_options = blocks
+    return model
 
 
 def outline_of(loaded: LoadedTransformer, *, dtype: Precision, lora: LoraSpec | None, trainable: Trainable) -> WanVace:

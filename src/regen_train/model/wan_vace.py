@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from regen_train.model.assemble import compare_states, keep_time_embedding_precise
 from regen_train.model.base import BaseInfo, LoadedTransformer
+from regen_train.model.block_options import BlockOptions
+from regen_train.model.block_swap import BlockSwap
 from regen_train.model.checkpointing import Policy
 from regen_train.model.lora import LoraSpec, base_state, lora_parameters, merged_state, update_norm
 from regen_train.model.padding import count_padding, pad_shortly
+from regen_train.model.quantized_linear import Quantization, QuantizedLinear
 from regen_train.model.sharding import Spread, gathered, put
 from regen_train.pretrained import state_sha256
-from regen_train.schema import Geometry
+from regen_train.schema import MAX_PROMPT_TOKENS, Geometry
 
 Trainable = Literal["lora", "vace", "all"]
 VACE_PARTS = ("vace_blocks.", "vace_patch_embedding.")
@@ -61,6 +64,9 @@ class WanVace(nn.Module):
         self.lora = lora
         self.trainable = trainable
         self.checkpointing: Policy = "none"
+        self.block_options = BlockOptions()
+        self.quantization: Quantization | None = None
+        self.swap: BlockSwap | None = None
         self.spread = Spread()
         self.geometry = _geometry(self.transformer.config, loaded.temporal_factor)
         self._source = (loaded.name, loaded.revision)
@@ -105,6 +111,8 @@ class WanVace(nn.Module):
         """
         scale = self._scale(conditioning_scale, noised_latents.device)
         num_tokens = math.prod(noised_latents.shape[2:]) // math.prod(self.geometry.patch_size)
+        if self.block_options.compile != "none":
+            num_tokens = MAX_PROMPT_TOKENS  # prompts of one length, whatever the video's: each would be compiled for
         with self._precision(noised_latents.device.type):
             velocity: Tensor = self.transformer(
                 hidden_states=noised_latents.to(self.dtype),
@@ -120,7 +128,8 @@ class WanVace(nn.Module):
     def num_parameters(self) -> ParameterCount:
         """Count the parameters."""
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
-        return ParameterCount(sum(n for n, _ in counts), sum(n for n, trained in counts if trained))
+        hidden = sum(module.num_hidden for module in self.modules() if isinstance(module, QuantizedLinear))
+        return ParameterCount(sum(n for n, _ in counts) + hidden, sum(n for n, trained in counts if trained))
 
     def adapter_norm(self) -> float:
         """Return the Frobenius norm of all LoRA updates together: 0 where nothing was learned."""

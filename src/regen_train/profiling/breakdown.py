@@ -10,6 +10,7 @@ from torch import Tensor
 
 from regen_train.callbacks.meter import Interval, Measures, Work, measure, wait_for
 from regen_train.callbacks.undeclared import data_of, module_of
+from regen_train.model.compiling import Compilation, compilation
 from regen_train.schema import Batch
 from regen_train.training.matmul_rate import matmul_rate
 
@@ -23,12 +24,14 @@ class Breakdown:
         measures: What the meter says of the same steps.
         matmul_rate: FLOP/s that count as an MFU of 1.
         steps: How many were measured.
+        compiled: Before the measured steps, and during them.
     """
 
     seconds: dict[str, float]
     measures: Measures
     matmul_rate: float
     steps: int
+    compiled: tuple[Compilation, Compilation]
 
     def describe(self) -> str:
         """Return the breakdown in words."""
@@ -42,8 +45,18 @@ class Breakdown:
                 f"  tokens/s     {measured.tokens_per_second:,.0f} over all processes",
                 f"  MFU          {measured.mfu:.1%} of {self.matmul_rate / 1e12:.3g} TFLOP/s in matrix products",
                 f"  peak memory  {measured.peak_memory_gib:.2f} GiB",
+                *self._compiled(),
             )
         )
+
+    def _compiled(self) -> list[str]:
+        before, during = self.compiled
+        if not before.graphs + during.graphs:
+            return []
+        text = f"  compiled     {before.graphs} graphs in {before.seconds:.1f} s before the measured steps"
+        if during.graphs:
+            text += f", {during.graphs} in {during.seconds:.1f} s during them, which the times contain: take one bucket"
+        return [text]
 
 
 class StepBreakdown(L.Callback):
@@ -62,6 +75,7 @@ class StepBreakdown(L.Callback):
         self._start = 0.0
         self._waited = 0.0
         self._work = Work()
+        self._compiled = Compilation(0, 0.0)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start at once where nothing is to warm up."""
@@ -111,12 +125,14 @@ class StepBreakdown(L.Callback):
             measures=measures,
             matmul_rate=matmul_rate(module.device, module.wan.dtype),
             steps=steps,
+            compiled=(self._compiled, compilation() - self._compiled),
         )
 
     def _begin(self, trainer: L.Trainer, device: torch.device) -> None:
         wait_for(device)
         self._parts = dict.fromkeys(self._parts, 0.0)
         self._work = Work()
+        self._compiled = compilation()
         self._waited = data_of(trainer).wait_seconds
         self._start = time.perf_counter()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from regen_train.model import WanVace, estimate_bytes
 from regen_train.model.checkpointing import POLICIES, Policy
 from regen_train.model.memory import USABLE_SHARE
+from regen_train.model.quantizing import frozen_bytes
 
 _GIB = 2**30
 _BYTES_PER_LEARNING = 16  # fp32 weight and gradient, and AdamW's two moments
@@ -75,7 +76,8 @@ def needs_of(model: WanVace, tokens: int, *, batch_size: int, device_type: str) 
         batch_size: Clips of one forward pass.
         device_type: On ``cpu`` there is nowhere to offload to.
     """
-    frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
+    options = model.block_options
+    frozen = frozen_bytes(model, options.quantize_base, block_swap=options.block_swap)
     learning = _BYTES_PER_LEARNING * model.num_parameters().trainable
     policies = [policy for policy in POLICIES if policy != "offload" or device_type != "cpu"]
     activations = {

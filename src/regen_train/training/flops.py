@@ -58,7 +58,7 @@ class _Count:
 
     def _embeddings(self) -> int:
         model, embedder = self.transformer, self.transformer.condition_embedder
-        flops = sum(_product(c.weight, self.tokens) for c in (model.patch_embedding, model.vace_patch_embedding))
+        flops = sum(_product(c, self.tokens) for c in (model.patch_embedding, model.vace_patch_embedding))
         flops += _chain([embedder.text_embedder.linear_1, embedder.text_embedder.linear_2], self.prompt_tokens)
         time = embedder.time_embedder
         return flops + _chain([time.linear_1, time.linear_2, embedder.time_proj], 1)
@@ -98,11 +98,11 @@ class _Count:
 
 def _linear(layer: Any, rows: int, *, gradient: bool) -> int:
     """Count a linear layer with its LoRA, if it has one; ``gradient`` says whether its input needs any."""
-    flops = _product(getattr(layer, "base_layer", layer).weight, rows, gradient=gradient)
+    flops = _product(getattr(layer, "base_layer", layer), rows, gradient=gradient)
     for down in getattr(layer, "lora_A", {}).values():
-        flops += _product(down.weight, rows, gradient=gradient)
+        flops += _product(down, rows, gradient=gradient)
     for up in getattr(layer, "lora_B", {}).values():
-        flops += _product(up.weight, rows, gradient=up.weight.requires_grad)
+        flops += _product(up, rows, gradient=up.weight.requires_grad)
     return flops
 
 
@@ -114,8 +114,10 @@ def _chain(layers: Iterable[Any], rows: int) -> int:
     return flops
 
 
-def _product(weight: Any, rows: int, *, gradient: bool = False) -> int:
-    return 2 * rows * int(weight.numel()) * (1 + gradient + int(weight.requires_grad))
+def _product(layer: Any, rows: int, *, gradient: bool = False) -> int:
+    # a quantized weight has fewer elements than it stands for
+    size = layer.in_features * layer.out_features if hasattr(layer, "in_features") else layer.weight.numel()
+    return 2 * rows * int(size) * (1 + gradient + int(layer.weight.requires_grad))
 
 
 def _inner(block: Any) -> nn.Module:

@@ -7,13 +7,15 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from lightning.pytorch.strategies import DeepSpeedStrategy
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 import regen_train
 from regen_train import draws, flow
 from regen_train.adapter import AdapterMetadata
 from regen_train.flow import FlowRecipe
-from regen_train.model import Checkpointing, LoraSpec, WanVace, load_wan_vace
+from regen_train.model import BlockOptions, Checkpointing, LoraSpec, WanVace, load_wan_vace
 from regen_train.schema import Batch
 from regen_train.training.dataset_check import check_dataset
 from regen_train.training.objective import LossSpec, SampleLosses, sample_losses
@@ -49,12 +51,20 @@ class VaceModule(L.LightningModule):
             in CPU memory meanwhile; ``auto`` = the fastest of them that fits the memory there is.
         attention: Kernel of attention by the name of diffusers' dispatcher: ``native``, ``_native_flash``,
             ``_native_cudnn``, ``flash``, ``_flash_3`` and so on; ``auto`` leaves it to PyTorch.
+        compile: ``blocks`` = have torch.compile fuse what lies between the matrix products of each block. The first
+            step of every bucket takes minutes; ``TORCHINDUCTOR_CACHE_DIR`` names a folder that keeps what was compiled
+            for later runs.
+        quantize_base: What the blocks' frozen layers are kept in: ``none`` = as ``dtype`` says; ``int8`` or ``fp8`` =
+            half the memory of bf16; ``nf4`` = about a quarter, by bitsandbytes. The LoRA is as precise as ever; the
+            start-up summary says how far the base moves. Exports go with the base as it was.
+        block_swap: How many of the main blocks wait in pinned CPU memory and are copied to the GPU ahead of their use,
+            at equal gradients: from 3 up, each saves its weights there. Every process keeps its own copy.
         context_parallel: Processes that compute each clip together, a share of its tokens each: for clips too long for
             one GPU. Works under DDP and FSDP2; must divide the number of processes and the model's attention heads.
         seed: Keys the noise, the noise level and the LoRA's initialisation; the command line takes ``data.seed``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - each is a key of the configuration
         self,
         pretrained: str,
         revision: str | None = None,
@@ -66,6 +76,9 @@ class VaceModule(L.LightningModule):
         dtype: Literal["bf16", "fp32"] = "bf16",
         checkpointing: Checkpointing = "full",
         attention: str = "auto",
+        compile: Literal["none", "blocks"] = "none",  # noqa: A002
+        quantize_base: Literal["none", "int8", "fp8", "nf4"] = "none",
+        block_swap: int = 0,
         context_parallel: int = 1,
         seed: int = 0,
     ) -> None:
@@ -77,6 +90,7 @@ class VaceModule(L.LightningModule):
         self.recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
         self.loss_spec, self.optimizer_spec = loss, optimizer
         self.base_dtype, self.checkpointing, self.attention, self.seed = dtype, checkpointing, attention, seed
+        self.blocks = BlockOptions(compile, quantize_base, block_swap)
         self.strict_loading = False  # a checkpoint holds only what learns; on_load_checkpoint checks the keys
         self.model: WanVace | None = None
 
@@ -90,6 +104,8 @@ class VaceModule(L.LightningModule):
         """Load the base and insert the LoRA; Lightning calls this once the processes are up."""
         if self.model is not None:
             return
+        if self.blocks != BlockOptions() and isinstance(self.trainer.strategy, DeepSpeedStrategy):
+            raise ValueError("model.compile, quantize_base and block_swap are not made for DeepSpeed; use strategy ddp")
         self.model = load_wan_vace(
             self.pretrained,
             revision=self.revision,
@@ -99,12 +115,21 @@ class VaceModule(L.LightningModule):
             checkpointing=self.checkpointing,
             workload=workload_of(self.trainer) if self.checkpointing == "auto" else None,
             attention=self.attention,
+            blocks=self.blocks,
             seed=self.seed,
             spread=spread_of(self.trainer.strategy, self.context_parallel),
         ).train()  # diffusers loads for evaluation, where LoRA dropout would sleep
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None:
             check_dataset(datamodule.info, self.model.geometry, self.pretrained, self.revision)
+        if self.model.swap is not None:
+            self._hide_from_ddp(self.model.swap.parameters)
+
+    def _hide_from_ddp(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Leave parameters out of what DDP sends to all processes at the start, which must be on one device."""
+        hidden = {id(parameter) for parameter in parameters}
+        hide: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+        hide(self, [name for name, parameter in self.named_parameters() if id(parameter) in hidden])
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer of what learns, with its schedule per optimizer step."""
@@ -219,6 +244,7 @@ class VaceModule(L.LightningModule):
             "gradient_clip_val": None if clip is None else float(clip),
             "loss": dataclasses.asdict(self.loss_spec),
             "base_dtype": self.base_dtype,
+            "quantize_base": self.blocks.quantize_base,
             "precision": str(self.trainer.precision),
         }
 

@@ -1,0 +1,66 @@
+"""Quantize, compile and swap the blocks of a model, in this order, and refuse what does not go together."""
+
+from regen_train.model.block_options import BlockOptions
+from regen_train.model.block_swap import swap_blocks
+from regen_train.model.checkpointing import Policy
+from regen_train.model.compiling import set_compile
+from regen_train.model.lora import LoraSpec
+from regen_train.model.quantized_linear import require
+from regen_train.model.quantizing import quantize_base
+from regen_train.model.sharding import Spread
+from regen_train.model.wan_vace import Trainable, WanVace
+
+
+def check_blocks(options: BlockOptions, *, lora: LoraSpec | None, trainable: Trainable, spread: Spread) -> None:
+    """Refuse what does not go together, before gigabytes are loaded.
+
+    Raises:
+        ValueError: Something does not; lists all faults.
+        ImportError: A quantization needs a package that is not installed.
+    """
+    faults = []
+    if options.block_swap < 0:
+        faults.append(f"block_swap must be at least 0, got {options.block_swap}")
+    frozen = {f"quantize_base: {options.quantize_base}": options.quantize_base != "none"}
+    frozen[f"block_swap: {options.block_swap}"] = options.block_swap > 0
+    for name in (name for name, used in frozen.items() if used):
+        if trainable == "all":
+            faults.append(f"{name} is for frozen weights, and trainable: all leaves none")
+        if spread.weights is not None:
+            faults.append(f"{name} needs whole weights, which FSDP2 spreads; use strategy ddp")
+    if options.quantize_base != "none" and lora is not None and lora.use_dora:
+        faults.append(
+            f"lora.use_dora learns from the base's own weights, and quantize_base: {options.quantize_base} "
+            "does not keep them"
+        )
+    if options.compile != "none" and spread.together:
+        faults.append("compile: blocks is not made for FSDP2 or context_parallel; use compile: none")
+    if faults:
+        raise ValueError("; ".join(faults))
+    if options.quantize_base != "none":
+        require(options.quantize_base)
+
+
+def set_blocks(model: WanVace, options: BlockOptions, *, checkpointing: Policy) -> None:
+    """Do to the blocks what the options say.
+
+    Args:
+        model: With its LoRA, checkpointing and attention.
+        options: As `check_blocks` let them pass.
+        checkpointing: The policy that is set.
+
+    Raises:
+        ValueError: There are fewer main blocks than are to be swapped, or the policy does not go with the options.
+    """
+    num_main = len(model.transformer.blocks)
+    if options.block_swap > num_main:
+        raise ValueError(f"block_swap must be at most {num_main}, the model's main blocks, got {options.block_swap}")
+    if options.block_swap and options.compile != "none" and checkpointing == "selective":
+        raise ValueError("block_swap with compile: blocks needs checkpointing none, full or offload, got selective")
+    if options.quantize_base != "none":
+        model.quantization = quantize_base(model, options.quantize_base)
+    if options.compile != "none":
+        dropout = model.lora is not None and model.lora.dropout > 0
+        set_compile(model.transformer, policy=checkpointing, dropout=dropout)
+    if options.block_swap:
+        model.swap = swap_blocks(model.transformer, options.block_swap, keeps_weights=checkpointing == "none")

@@ -1,0 +1,125 @@
+"""Compiled blocks: the plain path's gradients under every policy, few graphs, untouched names; and a resume."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_policies import gradients, inputs, loss_of, tiny
+from torch._dynamo.utils import counters
+
+from regen_train.callbacks.meter import Measures
+from regen_train.model import BlockOptions, LoraSpec, WanVace, compiling
+from regen_train.model.compiling import Compilation
+from regen_train.model.random_init import RANDOM_CONFIGS
+from regen_train.profiling import Breakdown
+from regen_train.schema import Bucket
+from regen_train.training_cli import TrainingCLI
+
+# PyTorch's own, while it looks at what it is to compile
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+# relative, of each gradient's norm, in fp32
+TOLERANCE = 1e-4
+DROPOUT = {"lora": LoraSpec(rank=4, dropout=0.5)}
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start without graphs; capture them as in training, but leave their kernels to PyTorch."""
+    torch._dynamo.reset()
+    counters.clear()
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+
+
+def number_of_graphs() -> int:
+    return compiling.compilation().graphs
+
+
+def gradients_of(model: WanVace) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    torch.manual_seed(0)  # of the dropout
+    loss_of(model).backward()
+    return {name: gradient.clone() for name, gradient in gradients(model).items()}
+
+
+def farthest(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    return max(float((found[name] - of).norm() / of.norm()) for name, of in expected.items())
+
+
+def test_gradients_are_the_plain_ones_under_every_policy():
+    plain = tiny("none", **DROPOUT)
+    expected = gradients_of(plain)
+    for policy, graphs in (("none", 4), ("full", 0), ("offload", 0), ("selective", 4)):
+        before = number_of_graphs()
+        model = tiny(policy, blocks=BlockOptions(compile="blocks"), **DROPOUT)
+        assert farthest(gradients_of(model), expected) < TOLERANCE, policy
+        assert farthest(gradients_of(model), expected) < TOLERANCE, f"{policy}, once more"
+        # full and offload run what none has compiled; each kind of block is compiled once, however many there are
+        assert number_of_graphs() - before == graphs, policy
+        assert model.state_dict().keys() == plain.state_dict().keys()
+        assert model.trainable_state().keys() == plain.trainable_state().keys()
+
+
+def test_a_quantized_base_is_compiled_too():
+    expected = gradients_of(tiny("full", blocks=BlockOptions(quantize_base="int8")))
+    found = gradients_of(tiny("full", blocks=BlockOptions(quantize_base="int8", compile="blocks")))
+    assert farthest(found, expected) < TOLERANCE
+
+
+def test_every_shape_is_compiled_once_and_no_prompt_makes_one(monkeypatch):
+    monkeypatch.setattr(compiling, "BACKEND", "eager")
+    model = tiny("none", blocks=BlockOptions(compile="blocks"))
+    graphs = []
+    for bucket in (Bucket(5, 32, 48), Bucket(5, 32, 32), Bucket(9, 32, 32), Bucket(5, 32, 48)):
+        given = inputs(model, bucket=bucket)
+        for words in (12, 40):
+            model(**given | {"prompt_embeds": torch.randn(2, words, 32)}).square().mean().backward()
+        graphs.append(number_of_graphs())
+    assert graphs == [4, 8, 12, 12], "no graph for shapes in general, and PyTorch's limit of eight is lifted"
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(quick_arguments, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(compiling, "BACKEND", "eager")
+
+    def fit(folder: str, steps: int, *more: str) -> dict[str, torch.Tensor]:
+        run = ["--trainer.default_root_dir", str(tmp_path / folder), "--trainer.max_steps", str(steps)]
+        done = TrainingCLI.run(["fit", *quick_arguments, "--model.compile", "blocks", *run, *more])
+        return done.model.wan.trainable_state()
+
+    expected = fit("whole", 3)
+    fit("killed", 2)
+    resumed = fit("killed", 3, "--ckpt_path", "last")
+    assert expected.keys() == resumed.keys()
+    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
+    assert number_of_graphs() > 0
+
+
+@pytest.mark.slow
+def test_fused_kernels_compute_the_plain_gradients(monkeypatch):
+    monkeypatch.setattr(compiling, "BACKEND", "inductor")
+    monkeypatch.setitem(
+        RANDOM_CONFIGS, "tiny", RANDOM_CONFIGS["tiny"] | {"num_layers": 1, "vace_layers": [0]}
+    )  # one block that learns
+    expected = gradients_of(tiny("none", **DROPOUT))
+    for policy in ("none", "full", "selective"):
+        assert (
+            farthest(gradients_of(tiny(policy, blocks=BlockOptions(compile="blocks"), **DROPOUT)), expected) < TOLERANCE
+        ), policy
+
+
+def test_profiling_says_what_was_compiled_and_when():
+    measures = Measures(
+        seconds_per_step=1.0,
+        samples_per_second=1.0,
+        tokens_per_second=1.0,
+        mfu=0.5,
+        data_wait_seconds=0.0,
+        data_wait_share=0.0,
+        peak_memory_gib=1.0,
+    )
+
+    def told(during: Compilation) -> str:
+        compiled = (Compilation(4, 60.0), during)
+        return Breakdown({"forward": 1.0}, measures, matmul_rate=1e12, steps=3, compiled=compiled).describe()
+
+    assert told(Compilation(0, 0.0)).endswith("compiled     4 graphs in 60.0 s before the measured steps")
+    assert "steps, 7 in 9.5 s during them, which the times contain: take one bucket" in told(Compilation(7, 9.5))
