@@ -1,11 +1,12 @@
-"""What each checkpointing policy keeps, peaks at and takes, as ratios to keeping everything.
+"""What each checkpointing policy keeps, peaks at and takes; then the same of compiled, quantized and swapped blocks.
 
-One LoRA step (forward, backward) of the same model on the same random clip under every policy; its gradients are
-compared too. Bytes are those of all living tensors on a CPU, and the allocator's on a GPU, the weights left out.
+One LoRA step (forward, backward) of the same model on the same random clip each way; its gradients are compared with
+those of the first row. Bytes are those of all living tensors on a CPU, and the allocator's on a GPU, the weights left
+out; inside compiled blocks a CPU counts none. Velocity and loss are what quantization moves on a fixed random sample.
 
-Run: ``python benchmarks/policies.py`` (a minute on 2 CPU cores), and on a GPU, at the paper's shape:
-``python benchmarks/policies.py --pretrained random:wan2.1-vace-1.3b --num_frames 49 --height 480 --width 832
---reference``.
+Run: ``python benchmarks/policies.py`` (minutes on 2 CPU cores, most of them for compiling), and on a GPU, at the
+paper's shape: ``python benchmarks/policies.py --pretrained random:wan2.1-vace-1.3b --num_frames 49 --height 480
+--width 832 --reference``. A second run compiles from the cache; ``--ways`` and ``--policies`` choose rows.
 """
 
 import argparse
@@ -16,8 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regen_train.model import LoraSpec, WanVace, load_wan_vace
-from regen_train.model.checkpointing import POLICIES, Policy, set_checkpointing
+from regen_train.model import BlockOptions, LoraSpec, WanVace, load_wan_vace
+from regen_train.model.checkpointing import POLICIES, set_checkpointing
+from regen_train.model.compiling import compilation
 from regen_train.model.live_memory import LiveMemory
 from regen_train.model.memory import estimate_hidden_states
 from regen_train.schema import Bucket
@@ -28,8 +30,8 @@ class Cost:
     """What a step costs under one policy.
 
     Args:
-        kept: Bytes between forward and backward, the inputs left out.
-        peak: Most bytes at any time of the step.
+        kept: Bytes between forward and backward, the inputs left out; 0 where nothing counts them.
+        peak: Most bytes at any time of the step; 0 likewise.
         seconds: Median of the timed steps.
         gradients: Of what learns, on the CPU.
     """
@@ -57,6 +59,9 @@ def inputs(model: WanVace, bucket: Bucket, *, batch: int, reference: bool, devic
 def step(model: WanVace, given: dict[str, Tensor]) -> tuple[int, int]:
     """Compute gradients; return the bytes kept between forward and backward, and the peak."""
     model.zero_grad()
+    if model.block_options.compile != "none":  # compiles first, and not under a mode that looks at every operator
+        model(**given).square().mean().backward()
+        model.zero_grad()
     if given["sigma"].device.type == "cuda":
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -65,6 +70,9 @@ def step(model: WanVace, given: dict[str, Tensor]) -> tuple[int, int]:
         loss.backward()
         torch.cuda.synchronize()
         return kept, torch.cuda.max_memory_allocated() - before
+    if model.block_options.compile != "none":
+        model(**given).square().mean().backward()
+        return 0, 0
     with LiveMemory() as memory:
         loss = model(**given).square().mean()
         kept = memory.now
@@ -82,9 +90,8 @@ def timed(model: WanVace, given: dict[str, Tensor]) -> float:
     return time.perf_counter() - start
 
 
-def measure(model: WanVace, given: dict[str, Tensor], policy: Policy, steps: int) -> Cost:
-    """Measure one policy: bytes in a first step, which also warms up, then the time."""
-    set_checkpointing(model.transformer, policy)
+def measure(model: WanVace, given: dict[str, Tensor], steps: int) -> Cost:
+    """Measure one way: bytes in a first step, which also warms up, then the time."""
     kept, peak = step(model, given)
     gradients = {name: parameter.grad.cpu() for name, parameter in model.trained_parameters().items()}
     return Cost(kept, peak, statistics.median(timed(model, given) for _ in range(steps)), gradients)
@@ -95,38 +102,32 @@ def difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
     return max(float((found[name] - of).norm() / of.norm().clamp_min(1e-30)) for name, of in expected.items())
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pretrained", default="random:tiny")
-    parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp32"])
-    parser.add_argument("--attention", default="auto")
-    parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--num_frames", type=int, default=21)
-    parser.add_argument("--height", type=int, default=192)
-    parser.add_argument("--width", type=int, default=192)
-    parser.add_argument("--reference", action="store_true", help="one more latent frame, as with a reference image")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=5)
-    options = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    lora = LoraSpec(rank=options.rank)
-    model = load_wan_vace(options.pretrained, dtype=options.dtype, lora=lora, attention=options.attention)
-    model = model.train().to(device)
+def load(options: argparse.Namespace, blocks: BlockOptions, *, checkpointing: str) -> WanVace:
+    """Load the model with factors that all have a gradient."""
+    model = load_wan_vace(
+        options.pretrained,
+        dtype=options.dtype,
+        lora=LoraSpec(rank=options.rank),
+        attention=options.attention,
+        checkpointing=checkpointing,
+        blocks=blocks,
+    )
     with torch.no_grad():
         for parameter in model.trained_parameters().values():
-            parameter.add_(0.01)  # else half of the factors have no gradient to compare
-    bucket = Bucket(options.num_frames, options.height, options.width)
-    given = inputs(model, bucket, batch=options.batch, reference=options.reference, device=device)
-    tokens = model.geometry.num_tokens(bucket, reference=options.reference)
-    hidden_state = options.batch * tokens * model.hidden_size * model.dtype.itemsize
-    print(f"{options.pretrained}, {options.dtype}, {options.batch} x {tokens:,} tokens, {device}")
+            parameter.add_(0.01)
+    return model.train().to(options.device)
+
+
+def policies(options: argparse.Namespace, model: WanVace, given: dict[str, Tensor]) -> None:
+    """Print the table of checkpointing policies."""
+    hidden_state = len(given["sigma"]) * options.tokens * model.hidden_size * model.dtype.itemsize
     print("| policy | kept MiB | ratio | peak MiB | ratio | estimated peak MiB | s | ratio | gradients |")
     print("|---|---|---|---|---|---|---|---|---|")
     first: Cost | None = None
-    for policy in POLICIES:
+    for policy in options.policies:
+        set_checkpointing(model.transformer, policy)
         try:
-            cost = measure(model, given, policy, options.steps)
+            cost = measure(model, given, options.steps)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             print(f"| {policy} | does not fit |")
@@ -139,6 +140,82 @@ def main() -> None:
             f"| {cost.seconds / first.seconds:.2f} | {difference(cost.gradients, first.gradients):.1e} |",
             flush=True,
         )
+
+
+WAYS = {
+    "plain": BlockOptions(),
+    "compile": BlockOptions(compile="blocks"),
+    "int8": BlockOptions(quantize_base="int8"),
+    "fp8": BlockOptions(quantize_base="fp8"),
+    "nf4": BlockOptions(quantize_base="nf4"),
+    "int8+compile": BlockOptions(compile="blocks", quantize_base="int8"),
+    "swap": BlockOptions(),  # half of the main blocks
+}
+
+
+def ways(options: argparse.Namespace, given: dict[str, Tensor]) -> None:
+    """Print the table of compiled, quantized and swapped blocks."""
+    print(f"\ncheckpointing {options.checkpointing}\n")
+    print(
+        "| blocks | weights MiB | kept MiB | peak MiB | s | ratio | graphs | compiled s | gradients | velocity, loss |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    first: Cost | None = None
+    for name in options.ways:
+        blocks, before = WAYS[name], compilation()
+        if name == "swap":
+            blocks = BlockOptions(block_swap=options.num_main // 2)
+        try:
+            model = load(options, blocks, checkpointing=options.checkpointing)
+            cost = measure(model, given, options.steps)
+        except (ImportError, torch.OutOfMemoryError) as error:
+            print(f"| {name} | {str(error).splitlines()[0]} |")
+            continue
+        first = first or cost
+        weights = sum(parameter.nbytes for parameter in model.parameters())
+        if model.swap is not None:
+            weights += model.swap.resident_bytes - model.swap.host_bytes
+        compiled, said = compilation() - before, model.quantization
+        moved = "" if said is None else f"{said.velocity_error:.2%}, {said.loss_after / said.loss_before - 1:+.3%}"
+        sizes = [f"{size / 2**20:,.1f}" if size else "" for size in (weights, cost.kept, cost.peak)]
+        apart = difference(cost.gradients, first.gradients)
+        print(
+            f"| {name} | {' | '.join(sizes)} | {cost.seconds:.3f} | {cost.seconds / first.seconds:.2f} "
+            f"| {compiled.graphs} | {compiled.seconds:.0f} | {apart:.1e} | {moved} |",
+            flush=True,
+        )
+        del model
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pretrained", default="random:tiny")
+    parser.add_argument("--dtype", default="bf16", choices=["bf16", "fp32"])
+    parser.add_argument("--attention", default="auto")
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--num_frames", type=int, default=21)
+    parser.add_argument("--height", type=int, default=192)
+    parser.add_argument("--width", type=int, default=192)
+    parser.add_argument("--reference", action="store_true", help="one more latent frame, as with a reference image")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--policies", nargs="*", default=POLICIES, choices=POLICIES)
+    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--checkpointing", default="full", choices=POLICIES, help="of the second table")
+    options = parser.parse_args()
+    options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load(options, BlockOptions(), checkpointing="none")
+    options.num_main = len(model.transformer.blocks)
+    bucket = Bucket(options.num_frames, options.height, options.width)
+    given = inputs(model, bucket, batch=options.batch, reference=options.reference, device=options.device)
+    options.tokens = model.geometry.num_tokens(bucket, reference=options.reference)
+    print(f"{options.pretrained}, {options.dtype}, {options.batch} x {options.tokens:,} tokens, {options.device}")
+    if options.policies:
+        policies(options, model, given)
+    del model
+    if options.ways:
+        ways(options, given)
 
 
 if __name__ == "__main__":
