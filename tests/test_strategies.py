@@ -33,7 +33,7 @@ def fit(arguments: list[str], folder: Path, *options: str, accumulate: int, step
     command += ["--data.dropout.reference", "0.5", "--trainer.val_check_interval", str(2 * accumulate)]
     command += ["--trainer.accumulate_grad_batches", str(accumulate), "--model.optimizer.lr", "1e-3"]
     command += ["--preview.num_clips", "1", "--preview.num_inference_steps", "2", "--trainer.gradient_clip_val", "0.01"]
-    command += ["--trainer.logger", "false"]
+    command += ["--preview.every_n_validations", "1", "--trainer.logger", "false"]
     return TrainingCLI.run(resolve_arguments(command))
 
 
