@@ -1,18 +1,29 @@
 """The first stage: scenes are cut where they change, however close, and odd files end with their reason."""
 
+import shlex
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 from moving_people import draw_people, write_people
 
-from regen_train.preparation.probe import Probed, ProbeSettings, ProbeStage, find_cuts, split_scenes
+from regen_train.preparation import probe
+from regen_train.preparation.probe import (
+    Probed,
+    ProbeSettings,
+    ProbeStage,
+    find_cuts,
+    first_seconds,
+    split_scenes,
+)
 from regen_train.preparation.settings import DatasetSettings
 from regen_train.preparation.survey import survey_clip
 from regen_train.signals import Poses
-from regen_train.video import Frame, write_video
+from regen_train.video import Frame, probe_video, write_video
 
 SETTINGS = DatasetSettings(fps=15.0, num_frames=5, sizes=((32, 48),))
 
@@ -78,6 +89,41 @@ def test_no_window_straddles_a_cut(tmp_path: Path) -> None:
     assert uncut.cuts == ()
     plan = survey_clip(clip, signals, SETTINGS, temporal_factor=4, probed=uncut)
     assert [window[0] for window in plan.windows] == [0, 5, 10, 15]
+
+
+def test_cuts_are_sought_no_farther_than_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = two_scenes(tmp_path)  # a cut at frame 8 of 20, at 15 frames a second
+    monkeypatch.setattr(probe, "_BEYOND", 1)
+
+    def cuts(seconds: float | None) -> tuple[int, ...]:
+        found = ProbeStage(ProbeSettings(), seconds).process(clip).value
+        assert isinstance(found, Probed)
+        assert found.num_frames == 20
+        return found.cuts
+
+    assert cuts(None) == (8,)
+    assert cuts(5 / 15) == ()  # frames 0 to 6
+    assert cuts(7 / 15) == (8,)  # one cut, so all of it
+    assert len(list(first_seconds(scenes(90), 1.0))) == 32
+
+
+def test_pixels_that_are_not_square_are_refused_with_the_command_that_mends_them(tmp_path: Path) -> None:
+    for name, aspect in (("dv it's.mkv", Fraction(64, 45)), ("rounded.mkv", Fraction(160, 159)), ("silent.mkv", None)):
+        with av.open(str(tmp_path / name), "w") as container:
+            stream = container.add_stream("libx264", rate=8)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            if aspect is not None:
+                stream.codec_context.sample_aspect_ratio = aspect
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
+            container.mux(stream.encode())
+    assert probe_video(tmp_path / "dv it's.mkv").pixel_aspect == Fraction(64, 45)
+    assert probe_video(tmp_path / "silent.mkv").pixel_aspect == 1
+    with pytest.raises(ValueError, match=r"are not square \(sample aspect ratio 64/45\)") as refused:
+        probed(tmp_path / "dv it's.mkv")
+    command = shlex.split(str(refused.value).split("new file: ")[1])
+    assert command[:5] == ["ffmpeg", "-i", "dv it's.mkv", "-vf", "scale=trunc(iw*sar/2)*2:ih,setsar=1"]
+    for name in ("rounded.mkv", "silent.mkv"):
+        assert probed(tmp_path / name).num_frames == 1
 
 
 def test_odd_files_end_with_their_reason(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The first stage: what a video file is, and where its scenes are cut."""
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -11,13 +12,20 @@ import numpy as np
 from jaxtyping import UInt8
 
 from regen_train.files import file_sha256
+from regen_train.guard.evidence import CONTEXT_FRAMES
 from regen_train.preparation.engines import Processed
 from regen_train.shards import fingerprint_of
-from regen_train.video import Frame, count_frames, decode_frames, probe_video
+from regen_train.video import Frame, VideoInfo, count_frames, decode_frames, probe_video
 
-PROBE_VERSION = 1
+PROBE_VERSION = 2
 _SCENE_WIDTH = 256
 """Pixels: scenes are told apart as well on small pictures."""
+
+_SQUARE = 0.01
+"""How far from square pixels may be: encoders round."""
+
+_BEYOND = CONTEXT_FRAMES + 32
+"""Frames: the gate looks so far beyond a window, and mends masks by a few more, which no cut may part unseen."""
 
 _MIN_SCENE_FRAMES = 0
 """None: PySceneDetect would drop one of two cuts that are close to each other, and a window could hold both scenes."""
@@ -81,9 +89,12 @@ class ProbeStage:
 
     Args:
         settings: Limits and thresholds.
+        seconds: What is wanted of the file: if its first so many seconds hold no cut, the rest is only counted. None
+            wants all.
     """
 
     settings: ProbeSettings
+    seconds: float | None = None
 
     @property
     def name(self) -> str:
@@ -104,14 +115,8 @@ class ProbeStage:
         Raises:
             ValueError: It is no video, damaged, or beyond the limits.
         """
-        info = probe_video(clip)
-        if info.height * info.width > self.settings.max_pixels:
-            raise ValueError(
-                f"frames of {info.height}x{info.width} have more pixels than --max_pixels {self.settings.max_pixels}; "
-                "scale the video down or raise the limit"
-            )
-        limit = self.settings.max_frames
-        if self.settings.scene_cuts:
+        info, limit = fit_video(clip, self.settings), self.settings.max_frames
+        if self._needs_cuts(clip):
             count, cuts = find_cuts(decode_frames(clip, max_frames=limit + 1), self.settings.scene_threshold)
         else:
             count, cuts = count_frames(clip, at_most=limit + 1), ()
@@ -119,6 +124,35 @@ class ProbeStage:
             raise ValueError(f"more than --max_frames {limit} frames; cut the video into parts or raise the limit")
         sha256 = file_sha256(clip)
         return Processed(Probed(sha256, count, info.height, info.width, cuts), source_sha256=sha256)
+
+    def _needs_cuts(self, clip: Path) -> bool:
+        if self.seconds is None or not self.settings.scene_cuts:
+            return self.settings.scene_cuts
+        frames = first_seconds(decode_frames(clip, max_frames=self.settings.max_frames), self.seconds)
+        return bool(find_cuts(frames, self.settings.scene_threshold)[1])
+
+
+def fit_video(clip: Path, settings: ProbeSettings) -> VideoInfo:
+    """Return what a file says of itself, if it is fit to be used.
+
+    Raises:
+        ValueError: It is no video, damaged at its start, too large, or its pixels are not square.
+    """
+    info, faults = probe_video(clip), []
+    if info.height * info.width > settings.max_pixels:
+        faults.append(
+            f"frames of {info.height}x{info.width} have more pixels than --max_pixels {settings.max_pixels}; scale the "
+            "video down or raise the limit"
+        )
+    if abs(info.pixel_aspect - 1) > _SQUARE:
+        faults.append(
+            f"pixels of {clip.name} are not square (sample aspect ratio {info.pixel_aspect}), and people would be "
+            "stretched; make them square, and the signals from the new file: ffmpeg -i "
+            f"{shlex.quote(clip.name)} -vf 'scale=trunc(iw*sar/2)*2:ih,setsar=1' -crf 12 square.mp4"
+        )
+    if faults:
+        raise ValueError("; ".join(faults))
+    return info
 
 
 def probe_key(clip: Path, settings: ProbeSettings) -> str:
@@ -144,6 +178,17 @@ def find_cuts(frames: Iterable[Frame], threshold: float) -> tuple[int, tuple[int
         count = number + 1
     cuts += [int(cut.frame_num) for cut in detector.post_process(FrameTimecode(max(count - 1, 0), fps=30.0))]
     return count, tuple(sorted({cut for cut in cuts if 0 < cut < count}))
+
+
+def first_seconds(frames: Iterable[Frame], seconds: float) -> Iterator[Frame]:
+    """Yield the frames of the first so many seconds, and a few more."""
+    start, more = None, _BEYOND
+    for frame in frames:
+        start = frame.time if start is None else start
+        more -= frame.time - start > seconds
+        if more < 0:
+            return
+        yield frame
 
 
 def split_scenes(indices: Sequence[int], cuts: Sequence[int]) -> list[list[int]]:

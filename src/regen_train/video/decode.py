@@ -39,6 +39,7 @@ class VideoInfo:
         has_audio: Whether there is sound.
         codec: Name of the video codec.
         pixel_format: FFmpeg's name of the coded pixel format.
+        pixel_aspect: Width of a coded pixel divided by its height, before any turn; 1 where the file does not say.
     """
 
     num_frames: int | None
@@ -50,6 +51,7 @@ class VideoInfo:
     has_audio: bool
     codec: str
     pixel_format: str
+    pixel_aspect: Fraction
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def probe_video(path: str | Path) -> VideoInfo:
             has_audio=any(other.type == "audio" for other in container.streams),
             codec=stream.codec_context.name,
             pixel_format=frame.format.name,
+            pixel_aspect=Fraction(stream.sample_aspect_ratio or 1),
         )
 
 
