@@ -34,7 +34,7 @@ def test_a_short_clip_is_trimmed_only_if_allowed(tmp_path: Path) -> None:
     assert plan.bucket.num_frames == 13
     assert plan.windows == (tuple(range(0, 25, 2)),)
     with pytest.raises(
-        ValueError, match=r"gives 13 frames at 7.5 fps within its signals, needs 49; lower --min_frames"
+        ValueError, match=r"gives 13 frames at 7.5 fps within its signals, needs 49; --min_frames 13 takes it so short"
     ):
         survey(tmp_path, replace(settings, min_frames=None))
     with pytest.raises(ValueError, match="needs 14"):

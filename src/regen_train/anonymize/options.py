@@ -29,8 +29,10 @@ class VideoOptions:
         output: The anonymized video: .mp4, .mov or .mkv. An older file of this name is replaced once the new one is
             whole.
         variant: The condition that people are painted from: structhuman keeps the background, structall its depth.
-        signals: The folder with mask, skeletons, caption and maybe depth of this very file.
-        caption: What to paint, in place of the signals' caption: other clothes, other people.
+        signals: The folder with mask, skeletons, caption and maybe depth of this very file; no caption is needed where
+            one is given here.
+        caption: What to paint: other clothes, other people. Default: the signals' caption, which describes the real
+            person.
         negative_prompt: What not to paint; Wan's standard one by default.
         seed: Another seed, other people.
         codec: h264 for every player; ffv1, in .mkv, for who measures the pictures: it loses nothing.

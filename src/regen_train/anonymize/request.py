@@ -1,9 +1,10 @@
 """What can be told before anything heavy is loaded: files that are missing, and how to make them."""
 
 import shlex
+import tempfile
 from pathlib import Path
 
-from regen_train.anonymize.options import AnonymizeOptions
+from regen_train.anonymize.options import AnonymizeOptions, VideoOptions
 from regen_train.preparation.extract import FILES
 from regen_train.signals import meta as metas
 
@@ -30,15 +31,23 @@ def check_request(options: AnonymizeOptions) -> None:
         faults.append(f"--codec ffv1 needs an --output that ends with .mkv, got {video.output.name!r}")
     if options.guard.text == "blur" and options.opinions.text is None:
         faults.append("--guard.text blur needs something that finds text; name it, such as --text RapidOcrText")
+    if video.caption is not None and not video.caption.strip():
+        faults.append("--caption is empty; say how the new people look, or leave it away for the signals' own")
+    faults = faults or _writing_faults(video.output)
     if faults:
         raise ValueError("; ".join(faults))
     if not video.input.is_file():
         raise FileNotFoundError(f"there is no input at {video.input}")
-    needs_depth = video.variant == "structall" and options.window.standin_depth is None
-    wanted = [name for name in (*FILES.values(), metas.FILE) if name != FILES["depth"] or needs_depth]
+    wanted = _wanted_signals(options)
     missing = [name for name in wanted if not (video.signals / name).is_file()]
     if missing:
-        raise FileNotFoundError(_missing_signals(video.input, video.signals, missing))
+        raise FileNotFoundError(_missing_signals(video, wanted, missing))
+
+
+def _wanted_signals(options: AnonymizeOptions) -> list[str]:
+    needs_depth = options.video.variant == "structall" and options.window.standin_depth is None
+    needed = {FILES["depth"]: needs_depth, FILES["caption"]: options.video.caption is None}
+    return [name for name in (*FILES.values(), metas.FILE) if needed.get(name, True)]
 
 
 def _output_faults(source: Path, output: Path, signals: Path) -> list[str]:
@@ -54,20 +63,31 @@ def _output_faults(source: Path, output: Path, signals: Path) -> list[str]:
     return faults
 
 
-def _missing_signals(source: Path, signals: Path, missing: list[str]) -> str:
+def _writing_faults(output: Path) -> list[str]:
+    """Try now what would else fail once the video is painted; leaves nothing behind."""
+    folder = next(parent for parent in output.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return []
+    except OSError as error:
+        return [f"--output {output} cannot be written, for {folder} takes no files ({error.strerror}); name another"]
+
+
+def _missing_signals(video: VideoOptions, wanted: list[str], missing: list[str]) -> str:
     """Say what is missing, and which commands make it; extraction works on a folder of clips."""
-    stem, lacks_depth = shlex.quote(source.stem), FILES["depth"] in missing
-    state = f"lacks {', '.join(missing)}" if signals.is_dir() else "does not exist"
-    commands = [f"mkdir -p work/clips && cp {shlex.quote(str(source))} work/clips/"]
-    if metas.FILE in missing:  # without it nobody knows what the rest was made of: make all of it
-        missing = [name for name in _EXTRACTORS if lacks_depth or name != FILES["depth"]]
-    else:
-        brought = shlex.quote(str(signals))
+    stem, lacks_depth, alone = shlex.quote(video.input.stem), FILES["depth"] in missing, metas.FILE in missing
+    state = f"lacks {', '.join(missing)}" if video.signals.is_dir() else "does not exist"
+    commands = [f"mkdir -p work/clips && cp {shlex.quote(str(video.input))} work/clips/"]
+    if not alone:  # else nobody knows what the rest was made of: make all of it
+        brought = shlex.quote(str(video.signals))
         commands.append(f"mkdir -p work/clips/signals && cp -r {brought} work/clips/signals/{stem}")
-    flags = " ".join(flag for name, flag in _EXTRACTORS.items() if name in missing)
-    commands.append(f"python -m data_prep.extract --clips work/clips --output work {flags}")
-    text = f"the people in {source.name} are known by its signals alone, and --signals {signals} {state}. Bring "
-    text += "them (README, section 1, has the format), or make them:\n  " + "\n  ".join(commands)
+    if video.caption is not None:  # extraction makes whole folders only
+        told = f"work/clips/signals/{stem}"
+        commands.append(f"mkdir -p {told} && printf %s {shlex.quote(video.caption)} > {told}/caption.txt")
+    makes = [flag for name, flag in _EXTRACTORS.items() if name in (wanted if alone else missing)]
+    commands.append(f"python -m data_prep.extract --clips work/clips --output work {' '.join(makes)}")
+    text = f"the people in {video.input.name} are known by its signals alone, and --signals {video.signals} {state}. "
+    text += "Bring them (README, section 1, has the format), or make them:\n  " + "\n  ".join(commands)
     text += f"\nand give --signals work/.work/signals/{stem}"
     if lacks_depth:
         text += (

@@ -1,6 +1,6 @@
 """The window of a clip that is painted: planned, composed and judged by the very code that prepares datasets."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from regen_train.anonymize.options import AnonymizeOptions, VideoOptions
 from regen_train.guard import GuardReport
@@ -59,9 +59,10 @@ def take_window(
     """
     video = options.video
     factor = geometry.temporal_factor
-    plan = survey_clip(video.input, video.signals, settings, temporal_factor=factor, probed=probed)
-    if video.caption is not None:
-        plan = replace(plan, caption=video.caption)  # the gate judges what will be painted
+    # The gate judges the caption that will be painted.
+    plan = survey_clip(
+        video.input, video.signals, settings, temporal_factor=factor, probed=probed, caption=video.caption
+    )
     gate = Gate(options.guard, options.opinions.detectors(), settings)
     gate.setup(device)
     reader = gate.detectors.text

@@ -130,10 +130,11 @@ def stream_mended(plan: ClipPlan, guard: GuardSettings) -> Iterator[tuple[Signal
     path = plan.signals / masks.FILE
     mended = stream_repaired(decode_gray(path), frames=guard.repair_frames, hole_share=guard.hole_share, cuts=plan.cuts)
     chosen = pick_frames(mended, chain(*plan.windows), what=path)
-    for window, signals in zip(plan.windows, stream_signals(plan.signals, plan.windows), strict=True):
+    given = stream_signals(plan.signals, plan.windows, caption=plan.caption)
+    for window, signals in zip(plan.windows, given, strict=True):
         repaired = list(islice(chosen, len(window)))
-        given = torch.stack([frame.given > 0 for frame in repaired])
-        yield replace(signals, mask=torch.stack([frame.mask for frame in repaired])), given
+        extracted = torch.stack([frame.given > 0 for frame in repaired])
+        yield replace(signals, mask=torch.stack([frame.mask for frame in repaired])), extracted
 
 
 def compose_window(

@@ -85,7 +85,13 @@ def find_clips(folder: Path) -> list[Path]:
 
 
 def survey_clip(
-    clip: Path, signals: Path, settings: DatasetSettings, *, temporal_factor: int, probed: Probed | None = None
+    clip: Path,
+    signals: Path,
+    settings: DatasetSettings,
+    *,
+    temporal_factor: int,
+    probed: Probed | None = None,
+    caption: str | None = None,
 ) -> ClipPlan:
     """Plan one clip.
 
@@ -95,12 +101,14 @@ def survey_clip(
         settings: What the samples must be.
         temporal_factor: Pixel frames per latent frame of the VAE.
         probed: What the first stage found; None looks at the file anew, and knows no scenes.
+        caption: In place of the signals' own, which then need not be there.
 
     Raises:
         ValueError: The clip is too slow or too short, or its signals do not fit it.
         FileNotFoundError: It has no signals.
     """
-    found = load_signals(signals, clip=clip, clip_sha256=None if probed is None else probed.sha256, indices=[0])
+    sha256 = None if probed is None else probed.sha256
+    found = load_signals(signals, clip=clip, clip_sha256=sha256, indices=[0], caption=caption)
     size = found.mask.shape[1], found.mask.shape[2]
     resampled = plan_resample(read_times(clip, max_frames=found.num_frames), settings.fps)
     scenes = split_scenes(resampled.indices.tolist(), () if probed is None else probed.cuts)
@@ -151,7 +159,7 @@ def _clip_faults(resampled: ResamplePlan, length: int, settings: DatasetSettings
         where = "" if scenes == 1 else f" in the longest of {scenes} scenes"
         faults.append(
             f"gives {length} frames at {settings.fps:g} fps within its signals{where}, needs {settings.shortest}; "
-            "lower --min_frames or --num_frames, or extend the signals"
+            f"--min_frames {length} takes it so short; else bring a longer clip, or signals for more of it"
         )
     return faults
 

@@ -1,6 +1,5 @@
 """All signals of a clip in one folder: read with every check, written whole or not at all."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 from torch import Tensor
 
-from regen_train.files import file_sha256
+from regen_train.files import file_sha256, sync
 from regen_train.signals import caption as captions
 from regen_train.signals import depth as depths
 from regen_train.signals import mask as masks
@@ -64,6 +63,7 @@ def load_signals(
     clip: str | Path | None = None,
     clip_sha256: str | None = None,
     indices: Sequence[int] | None = None,
+    caption: str | None = None,
 ) -> Signals:
     """Read the signals of a clip and check them against what they say and, if given, against the clip.
 
@@ -73,6 +73,7 @@ def load_signals(
         clip_sha256: The clip's checksum, where it is known already; None has it computed.
         indices: Keep these frames only, in this order, repeats allowed; bounds the memory of a long clip. All frames
             are counted all the same.
+        caption: In place of ``caption.txt``, which then is not read and need not be there.
 
     Raises:
         FileNotFoundError: There is no such folder or clip.
@@ -91,21 +92,24 @@ def load_signals(
     mask = _try(lambda: masks.read_masks(folder / masks.FILE, indices=indices, num_frames=length))
     people = _try(lambda: _read_poses(folder / poses.FILE, length, indices))
     depth = _try(lambda: _read_depth(folder / depths.FILE, length, indices))
-    caption = _try(lambda: captions.read_caption(folder / captions.FILE))
-    faults = [str(result) for result in (meta, mask, people, depth, caption) if isinstance(result, Exception)]
+    words = _try(lambda: captions.read_caption(folder / captions.FILE)) if caption is None else caption
+    faults = [str(result) for result in (meta, mask, people, depth, words) if isinstance(result, Exception)]
     faults += _size_faults(mask, depth)
     faults += [] if clip is None or isinstance(meta, Exception) else _clip_faults(Path(clip), meta, mask, clip_sha256)
     if faults:
         raise ValueError(f"signals in {folder} cannot be used: " + "; ".join(faults))
-    return _assemble(_whole(meta), _whole(mask), _whole(people), _whole(depth), _whole(caption))
+    return _assemble(_whole(meta), _whole(mask), _whole(people), _whole(depth), _whole(words))
 
 
-def stream_signals(folder: str | Path, windows: Sequence[Sequence[int]]) -> Iterator[Signals]:
+def stream_signals(
+    folder: str | Path, windows: Sequence[Sequence[int]], *, caption: str | None = None
+) -> Iterator[Signals]:
     """Read the signals of a clip window by window; decodes each file once and holds one window.
 
     Args:
         folder: One that `load_signals` has accepted: its checks of the whole are not made again.
         windows: The frames of each window, ascending through all of them, repeats allowed.
+        caption: As for `load_signals`.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -113,14 +117,14 @@ def stream_signals(folder: str | Path, windows: Sequence[Sequence[int]]) -> Iter
     """
     folder = Path(folder)
     meta, people = metas.read_meta(folder / metas.FILE), poses.read_poses(folder / poses.FILE)
-    caption = captions.read_caption(folder / captions.FILE)
+    words = captions.read_caption(folder / captions.FILE) if caption is None else caption
     mask_path, depth_path = folder / masks.FILE, folder / depths.FILE
     mask = pick_frames(decode_gray(mask_path), chain(*windows), what=mask_path)
     depth = pick_frames(decode_gray(depth_path), chain(*windows), what=depth_path) if depth_path.exists() else None
     for window in windows:
         size = len(window)
         depth_now = None if depth is None else torch.stack(list(islice(depth, size)))
-        yield _assemble(meta, torch.stack(list(islice(mask, size))), people.select(window), depth_now, caption)
+        yield _assemble(meta, torch.stack(list(islice(mask, size))), people.select(window), depth_now, words)
 
 
 def write_signals(
@@ -163,7 +167,8 @@ def write_signals(
             depths.write_depth(temporary / depths.FILE, depth, _NOMINAL_FPS)
         stated = {**(meta or {}), "source_sha256": source_sha256, "num_frames": len(mask)}
         metas.write_meta(temporary / metas.FILE, stated)
-        _sync_files(temporary)
+        for path in temporary.iterdir():
+            sync(path)
         temporary.rename(folder)
 
 
@@ -172,12 +177,6 @@ def _check_agreement(mask: Tensor, people: poses.Poses, depth: Tensor | None) ->
         found = f"mask {list(mask.shape)}, poses of {len(people)} frames"
         found += "" if depth is None else f", depth {list(depth.shape)}"
         raise ValueError(f"signals must agree in length and size, got {found}")
-
-
-def _sync_files(folder: Path) -> None:
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def _assemble(
