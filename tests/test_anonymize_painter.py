@@ -9,6 +9,7 @@ from anonymize_clips import write_lora
 from torch import Tensor
 
 from regen_train.anonymize import Painter, Painting, load_painter
+from regen_train.anonymize import painter as painter_module
 from regen_train.encoders import fold_mask, pack_context
 from regen_train.sampling import SamplingSettings, generate
 from regen_train.schema import Bucket
@@ -25,6 +26,14 @@ def lora(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def painter(tiny_model: Path, lora: Path) -> Painter:
     return load_painter(str(tiny_model), str(lora.parent), dtype="fp32")
+
+
+def test_a_lora_is_read_once(tiny_model: Path, lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[object] = []
+    load = painter_module.load_adapter
+    monkeypatch.setattr(painter_module, "load_adapter", lambda path: read.append(path) or load(path))
+    load_painter(str(tiny_model), str(lora), dtype="fp32")
+    assert read == [str(lora)]
 
 
 def painting(seed: int, caption: str = "a person on the street") -> Painting:

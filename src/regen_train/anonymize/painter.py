@@ -181,15 +181,24 @@ def load_painter(
     """
     adapter = None if lora is None else load_adapter(lora)
     encoders = load_encoders(pretrained, dtype=dtype, device=device, revision=revision, tiling=tiling)
-    model = load_model(pretrained, lora, dtype=dtype, device=device, revision=revision)
+    model = load_model(pretrained, lora, dtype=dtype, device=device, revision=revision, adapter=adapter)
     return Painter(model, encoders, reference=trained_reference(adapter) if reference is None else reference)
 
 
 def load_model(
-    pretrained: str, lora: str | None, *, dtype: Precision, device: str | torch.device, revision: str | None = None
+    pretrained: str,
+    lora: str | None,
+    *,
+    dtype: Precision,
+    device: str | torch.device,
+    revision: str | None = None,
+    adapter: Adapter | None = None,
 ) -> WanVace:
-    """Load the transformer with the LoRA on it; arguments and errors as in `load_painter`."""
-    spec = None if lora is None else _lora_spec(load_adapter(lora), find_adapter(Path(lora)))
+    """Load the transformer with the LoRA on it; arguments and errors as in `load_painter`.
+
+    Here ``adapter`` is what `load_adapter` read from ``lora``; None reads it.
+    """
+    spec = None if lora is None else _lora_spec(adapter or load_adapter(lora), find_adapter(Path(lora)))
     return load_wan_vace(pretrained, dtype=dtype, lora=spec, revision=revision).to(device).eval()
 
 
