@@ -38,6 +38,8 @@ def test_the_command_anonymizes_and_says_what_it_covered(clip, tiny_model, tmp_p
     assert "covered: frames 0 to 8 of 13 (0.00 to 1.00 s); 4 frames of the input are left out" in told
     assert "painted at 48x64; cut off and filled with the painted edge: 0 rows at the top, 0 at the bottom" in told
     assert "fps 8.0, line_width 1.5, fill gray" in told
+    assert "note: painted by the clip's own caption, which describes the real person" in told
+    assert "note: the gate: no detector of people looked at the clip" in told
     assert (probe_video(output).height, probe_video(output).width) == (66, 90)
 
 

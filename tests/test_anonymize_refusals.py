@@ -4,8 +4,10 @@ import re
 import shlex
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import pytest
 from anonymize_clips import UNCHECKED, ask, draw, write_lora
 
@@ -59,6 +61,23 @@ def test_one_missing_signal_is_made_beside_the_others(clip, tmp_path):
     assert extract_options(str(refused.value)) == {"pose": "DwPose"}
 
 
+def test_a_caption_given_needs_no_caption_among_the_signals(clip, tmp_path, tiny_model):
+    lost = without(clip, tmp_path, "caption.txt")
+    with pytest.raises(FileNotFoundError, match=r"lacks caption\.txt"):
+        anonymize_video(ask(lost, tmp_path / "out.mp4", NO_MODEL))
+    with pytest.raises(ValueError, match="--caption is empty"):
+        anonymize_video(ask(lost, tmp_path / "out.mp4", NO_MODEL, caption=" "))
+    words = "A woman's coat is red."
+    anonymize_video(ask(lost, tmp_path / "out.mkv", tiny_model, caption=words, codec="ffv1"))
+    anonymize_video(ask(clip, tmp_path / "same.mkv", tiny_model, caption=words, codec="ffv1"))
+    assert (tmp_path / "out.mkv").read_bytes() == (tmp_path / "same.mkv").read_bytes()
+    (lost.signals / "signals.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks signals\.json") as refused:
+        anonymize_video(ask(lost, tmp_path / "out.mp4", NO_MODEL, caption=words))
+    assert set(extract_options(str(refused.value))) == {"mask", "pose"}
+    assert f"printf %s {shlex.quote(words)} > work/clips/signals/clip-00000/caption.txt" in str(refused.value)
+
+
 def test_structall_without_depth_is_refused_and_a_stand_in_must_be_named(clip, tmp_path, tiny_model):
     flat = without(clip, tmp_path, "depth.mkv")
     with pytest.raises(FileNotFoundError, match=r"lacks depth\.mkv") as refused:
@@ -89,6 +108,9 @@ def test_outputs_that_cannot_be_are_told_at_once(clip, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             anonymize_video(ask(clip, output, NO_MODEL))
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file/in/out\.mp4 cannot be written, for .*file takes no files \(Not a dir"):
+        anonymize_video(ask(clip, tmp_path / "file" / "in" / "out.mp4", NO_MODEL))
     with pytest.raises(ValueError, match=r"--codec ffv1 needs an --output that ends with \.mkv"):
         anonymize_video(ask(clip, tmp_path / "out.mp4", NO_MODEL, codec="ffv1"))
     blur = replace(UNCHECKED, text="blur")
@@ -100,7 +122,7 @@ def test_outputs_that_cannot_be_are_told_at_once(clip, tmp_path):
 
 def test_clips_that_are_too_short_or_slow_are_refused(clip, tiny_model, tmp_path):
     for window, message in (
-        ({"num_frames": 13}, r"gives 9 frames at 8 fps within its signals, needs 13; lower --min_frames"),
+        ({"num_frames": 13}, r"gives 9 frames at 8 fps within its signals, needs 13; --min_frames 9 takes it so short"),
         ({"fps": 16.0}, r"runs at 8\.00 fps, too slow for 16 fps"),
         ({"num_frames": 8}, r"num_frames must be 4n\+1, got 8"),
         ({"size": (60, 64)}, "height must be a multiple of 16, got 60"),
@@ -109,6 +131,19 @@ def test_clips_that_are_too_short_or_slow_are_refused(clip, tiny_model, tmp_path
         with pytest.raises(ValueError, match=message):
             anonymize_video(ask(clip, tmp_path / "out.mp4", tiny_model, window=window))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pixels_that_are_not_square_are_refused_before_the_model_is_read(clip, tmp_path):
+    wide = tmp_path / "wide.mkv"
+    with av.open(str(clip.video)) as source, av.open(str(wide), "w") as copy:
+        stream = copy.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for frame in source.decode(video=0):
+            copy.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")))
+        copy.mux(stream.encode())
+    with pytest.raises(ValueError, match=r"sample aspect ratio 4/3.*ffmpeg -i wide\.mkv -vf 'scale=trunc"):
+        anonymize_video(ask(replace(clip, video=wide), tmp_path / "out.mp4", NO_MODEL))
 
 
 def test_signals_of_another_clip_are_refused(clip, tiny_model, tmp_path):
@@ -151,3 +186,18 @@ def test_a_lora_tells_how_its_conditions_were_composed(tiny_model, tmp_path):
     with pytest.raises(ValueError, match="settings of its dataset that are none: fps 'x'"):
         origin_of("any/model", broken)
     assert origin_of("toy", None).bucket == Bucket(9, 80, 80)
+
+
+def test_a_models_folder_may_tell_what_its_base_was_trained_on(tiny_model, tmp_path):
+    (tmp_path / "model").mkdir()
+    assert origin_of(str(tmp_path / "model"), None) == Origin()
+    form = tmp_path / "model" / "regen_train.json"
+    form.write_text('{"bucket": "9x80x80", "settings": {"fps": 8.0, "line_width": 1.5, "other": 1}}')
+    told = Origin(Bucket(9, 80, 80), {"fps": 8.0, "line_width": 1.5})
+    assert origin_of(str(tmp_path / "model"), None) == told
+    silent = load_adapter(write_lora(tiny_model, tmp_path / "silent.safetensors"))
+    assert origin_of(str(tmp_path / "model"), silent) == told
+    for broken in ("{", "[]", '{"bucket": "9x80", "settings": {}}', '{"bucket": "9x80x80", "settings": {"fps": "x"}}'):
+        form.write_text(broken)
+        with pytest.raises(ValueError, match=r"regen_train\.json must be like \{.*\}: "):
+            origin_of(str(tmp_path / "model"), None)

@@ -117,6 +117,19 @@ def test_it_says_what_part_it_covered(tiny_model, tmp_path):
     assert (report.start, report.end, report.fps) == (0.0, pytest.approx(1.0), 8.0)
 
 
+def test_whose_words_were_painted_and_what_nobody_checked_is_told(clip, tiny_model, tmp_path, caplog):
+    report = anonymize_video(ask(clip, tmp_path / "own.mp4", tiny_model))
+    assert "the clip's own caption, which describes the real person; --caption" in report.notes[0]
+    assert report.notes[0] in caplog.text
+    unchecked = {note for note in report.notes if note.startswith("the gate: no detector of people looked")}
+    assert len(unchecked) == 1
+    assert {finding.severity for finding in report.guard.findings} == {"note"}
+    assert len([note for note in report.notes if note.startswith("the gate: ")]) == len(report.guard.findings)
+    caplog.clear()
+    told = anonymize_video(ask(clip, tmp_path / "other.mp4", tiny_model, caption="A woman in a red coat walks."))
+    assert not [note for note in (*told.notes, caplog.text) if "own caption" in note]
+
+
 def test_seed_and_caption_change_the_video(clip, tiny_model, small_lora, tmp_path):
     videos = []
     for number, changed in enumerate(({}, {"seed": 1}, {"caption": "a red car"}, {"lora": small_lora}, {})):
@@ -182,7 +195,7 @@ def test_a_person_may_release_what_the_gate_doubts(clip, tiny_model, tmp_path):
     assert {path.suffix for path in (tmp_path / "aside").iterdir()} == {".json", ".png", ".csv"}
     listed.write_text(listed.read_text().replace("\nno,", "\nyes,"))
     report = anonymize_video(options)
-    assert any("released" in note for note in report.notes)
+    assert any("released it: the caption holds" in note for note in report.notes)
     assert (tmp_path / "out.mp4").is_file()
     other = replace(options, video=replace(options.video, caption=f"{doubtful}.", output=tmp_path / "other.mp4"))
     with pytest.raises(GateRefusedError):

@@ -17,15 +17,18 @@ from regen_train.anonymize.request import check_request
 from regen_train.anonymize.size import Border, border_of, restore_size
 from regen_train.anonymize.window import PassedWindow, take_window
 from regen_train.encoders import WanEncoders, load_encoders
+from regen_train.guard import GuardReport
 from regen_train.preparation import DatasetSettings
 from regen_train.preparation.command_line import pick_device
-from regen_train.preparation.probe import Probed, ProbeStage
+from regen_train.preparation.probe import Probed, ProbeStage, fit_video
 from regen_train.pretrained import Precision
 from regen_train.schema import Bucket, Geometry
 from regen_train.video import CropPlan, plan_crop, read_times, write_video
 from regen_train.video.encode import Codec
 
 log = logging.getLogger(__name__)
+
+_OWN_CAPTION = "painted by the clip's own caption, which describes the real person; --caption says how new people look"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class AnonymizeReport:
         fps: Frames per second of the output.
         border: What the crop left out of the picture.
         settings: How the condition was composed.
+        guard: What the gate found.
         notes: What else a person should know.
     """
 
@@ -58,6 +62,7 @@ class AnonymizeReport:
     fps: float
     border: Border
     settings: DatasetSettings
+    guard: GuardReport
     notes: tuple[str, ...]
 
 
@@ -80,6 +85,9 @@ def anonymize_video(options: AnonymizeOptions, *, progress: Progress | None = No
     video, model = options.video, options.model
     adapter = None if model.lora is None else load_adapter(model.lora)
     check_variant(adapter, video.variant)
+    if video.caption is None:
+        log.warning(_OWN_CAPTION)
+    video_info = fit_video(video.input, options.probe)
     device = pick_device(model.device)
     encoders = load_encoders(
         model.pretrained,
@@ -88,8 +96,8 @@ def anonymize_video(options: AnonymizeOptions, *, progress: Progress | None = No
         revision=model.revision,
         tiling=model.tiling,
     )
-    probed = _probe(options)
-    settings = _settings(options, adapter, probed, encoders.geometry)
+    settings = _settings(options, adapter, (video_info.height, video_info.width), encoders.geometry)
+    probed = _probe(options, settings)
     passed = take_window(options, probed, settings, encoders.geometry, device)
     painter = _load_painter(options, encoders, adapter, device)  # the largest part, once all else is settled
     (painted,) = painter.paint(
@@ -104,18 +112,20 @@ def anonymize_video(options: AnonymizeOptions, *, progress: Progress | None = No
 
 
 def _settings(
-    options: AnonymizeOptions, adapter: Adapter | None, probed: Probed, geometry: Geometry
+    options: AnonymizeOptions, adapter: Adapter | None, source: tuple[int, int], geometry: Geometry
 ) -> DatasetSettings:
     origin = origin_of(options.model.pretrained, adapter)
     if adapter is not None and not origin.stated:
-        log.warning("the LoRA does not say how its conditions were composed; taken to be as in the paper's release")
-    return options.window.settings(origin, options.video.variant, (probed.height, probed.width), geometry)
+        log.warning("the LoRA does not say how its conditions were composed; taken to be as is usual for the model")
+    return options.window.settings(origin, options.video.variant, source, geometry)
 
 
 def _load_painter(options: AnonymizeOptions, encoders: WanEncoders, adapter: Adapter | None, device: str) -> Painter:
     model = options.model
     dtype = _precision(model, device)
-    transformer = load_model(model.pretrained, model.lora, dtype=dtype, device=device, revision=model.revision)
+    transformer = load_model(
+        model.pretrained, model.lora, dtype=dtype, device=device, revision=model.revision, adapter=adapter
+    )
     reference = trained_reference(adapter) if model.reference is None else model.reference
     return Painter(transformer, encoders, reference=reference)
 
@@ -135,8 +145,9 @@ def _painting(passed: PassedWindow, settings: DatasetSettings, seed: int) -> Pai
     return Painting(condition, passed.plan.caption, seed, clip.mask if settings.vace_mask == "human" else None)
 
 
-def _probe(options: AnonymizeOptions) -> Probed:
-    result = ProbeStage(options.probe).process(options.video.input).value
+def _probe(options: AnonymizeOptions, settings: DatasetSettings) -> Probed:
+    log.info("looking at %s: length, and cuts between scenes", options.video.input.name)
+    result = ProbeStage(options.probe, settings.num_frames / settings.fps).process(options.video.input).value
     assert isinstance(result, Probed)
     return result
 
@@ -169,16 +180,22 @@ def _report(
         fps=settings.fps,
         border=border_of(crop),
         settings=settings,
-        notes=tuple(_notes(passed, crop, codec)),
+        guard=passed.report,
+        notes=tuple(_notes(options, passed, crop, codec)),
     )
 
 
-def _notes(passed: PassedWindow, crop: CropPlan, codec: Codec) -> Iterator[str]:
+def _notes(options: AnonymizeOptions, passed: PassedWindow, crop: CropPlan, codec: Codec) -> Iterator[str]:
+    if options.video.caption is None:
+        yield _OWN_CAPTION
     if passed.plan.cuts:
         yield f"{len(passed.plan.cuts) + 1} scenes; this is the first window that lies within one"
     if crop.scale > 1:
         yield f"the input is smaller than what the model paints, and was enlarged {crop.scale:.2f} times"
     if passed.released:
-        yield "the gate doubted it and a person released it"
+        yield f"the gate doubted it and a person released it: {'; '.join(passed.report.reasons)}"
+    for finding in passed.report.findings:
+        if finding.severity == "note":
+            yield f"the gate: {finding}"
     if codec == "h264_444":
         yield "an odd size needs H.264 with whole colour (yuv444p), which some players do not show"
