@@ -17,6 +17,8 @@ Videos = Sequence[UInt8[Tensor, "t h w 3"]]
 _OTHERS = ("blur", "pixelate", "blackout", "reconstruction", "base-structhuman", "base-structall")
 _STRIP_CLIPS = 4
 
+STRIP_NAME, STRIPS_NAME, VIDEOS_NAME = "strip.png", "strips", "videos"
+
 
 def shown_clips(subjects: Subjects, treated: Treated, num_alone: int, num_pairs: int) -> list[ShownClip]:
     """Pick the first clips of one person, and of two.
@@ -65,17 +67,17 @@ def write_pictures(folder: Path, clips: Sequence[ShownClip], fps: float) -> None
         clips: What is shown.
         fps: Frames a second of the videos.
     """
-    for name in ("strips", "videos"):
+    for name in (STRIPS_NAME, VIDEOS_NAME):
         (folder / name).mkdir(exist_ok=True)
     # One person, and two who cross, so that both are seen.
     chosen = [*clips[: _STRIP_CLIPS - 1], *clips[-1:]]
     middle = len(clips[0].panels[0].frames) // 2
-    write_strip(folder / "strip.png", [[panel.frames[middle] for panel in clip.panels] for clip in chosen])
+    write_strip(folder / STRIP_NAME, [[panel.frames[middle] for panel in clip.panels] for clip in chosen])
     for number, clip in enumerate(clips):
         rows = [[panel.frames[frame] for frame in range(0, len(panel.frames), 2)] for panel in clip.panels]
-        write_strip(folder / "strips" / f"clip-{number}.png", rows)
+        write_strip(folder / STRIPS_NAME / f"clip-{number}.png", rows)
         videos = [panel.frames for panel in clip.panels]
-        write_side_by_side(folder / "videos" / f"clip-{number}.mp4", videos, fps)
+        write_side_by_side(folder / VIDEOS_NAME / f"clip-{number}.mp4", videos, fps)
 
 
 def _shown(subject: Subject, treated: Treated, number: int) -> ShownClip:

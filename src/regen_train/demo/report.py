@@ -14,6 +14,8 @@ from regen_train.demo.measure import Measurement
 from regen_train.demo.settings import TOY_SAMPLING, DemoSettings
 from regen_train.files import write_atomically
 
+REPORT_NAME = "report.json"
+
 
 @dataclass(frozen=True)
 class Report:
