@@ -12,8 +12,10 @@ from regen_train.cli import main
 from regen_train.demo import DemoSettings
 from regen_train.demo.journal import Journal, shown_command
 from regen_train.demo.measure import Followed
+from regen_train.demo.own import OwnClip, Refusal
 from regen_train.demo.run import claim, go
 from regen_train.demo.settings import TOY_DATASET, DemoFolder
+from regen_train.demo.steps import Machinery
 from regen_train.preparation import DatasetSettings
 from regen_train.shards import load_dataset
 from regen_train.toy.tiny import build_tiny_wan_vace
@@ -66,6 +68,99 @@ def test_a_demo_empties_only_what_demos_make(tmp_path: Path) -> None:
     claim(tmp_path)
     assert not old.exists()
     assert mine.exists()
+
+
+def test_no_page_of_an_earlier_demo_outlives_the_next_and_a_clip_of_ones_own_stays(tmp_path: Path) -> None:
+    folder, mine = tmp_path / "out", tmp_path / "signals"
+    mine.mkdir()
+    (mine / "mask.mkv").touch()
+    claim(folder)
+    for name in ("index.html", "report.json", "strip.png"):
+        (folder / name).touch()
+    (folder / "own").mkdir()
+    (folder / "own" / "signals").symlink_to(mine, target_is_directory=True)
+    claim(folder)
+    assert [path.name for path in folder.iterdir()] == [".regen_train_demo"]
+    assert (mine / "mask.mkv").is_file()
+
+
+def test_a_model_that_is_none_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    told = _fault("--output", str(tmp_path / "out"), "--pretrained", str(tmp_path / "model"))
+    assert "--pretrained must be toy or a diffusers folder" in told
+    assert not (tmp_path / "out").exists()
+
+
+class _Calls(Journal):
+    """Notes what is called, and fails if it is told so."""
+
+    def __init__(self, fails: bool = False) -> None:
+        super().__init__()
+        self.called: list[str] = []
+        self.fails = fails
+
+    def call(self, module: str, *arguments: object, threads: int | None = None) -> None:
+        self.called.append(module)
+        if self.fails:
+            raise ChildProcessError("the command above ended with code 1")
+
+
+def _own(tmp_path: Path, model: Path, *, frames: int = 21, calls: _Calls | None = None) -> OwnClip:
+    """Return a clip of one's own; what is drawn lies in ``mine``."""
+    form = ClipFormat(frames, 96, 128, 16.0)
+    (files,) = write_world(tmp_path / "mine", count=1, form=form, options=WorldOptions(max_people=1))
+    folder = DemoFolder(tmp_path / "out")
+    folder.path.mkdir()
+    machinery = Machinery(folder, DemoSettings(str(model)), calls or _Calls())
+    return OwnClip(files.video, files.signals, folder, machinery)
+
+
+def test_a_short_clip_of_ones_own_is_left_out_in_words_and_nothing_is_run_on_it(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    calls = _Calls()
+    own = _own(tmp_path, tiny_model, frames=9, calls=calls)
+    assert "was left out" in own.prepare()
+    assert own.anonymize() == own.prepare()
+    refusal = own.shown()
+    assert isinstance(refusal, Refusal)
+    assert "gives 5 frames at 8 fps within its signals, needs 9" in refusal.reasons[0]
+    assert "9 frames at 8 a second in one scene" in refusal.remedies[0]
+    assert calls.called == []
+    assert "bring a longer clip" in own.ending()
+    assert "as private as your clip" in own.ending()
+
+
+def test_a_clip_of_ones_own_that_the_gate_doubts_is_left_out_in_words(tmp_path: Path, tiny_model: Path) -> None:
+    own = _own(tmp_path, tiny_model)
+    (own.signals / "caption.txt").write_text("Call her at +49 171 5550199.")
+    own.prepare()
+    assert own.refusal is not None
+    assert "the caption holds what tells who somebody is" in own.refusal.reasons[0]
+    assert any("data_prep.run --clips FOLDER --output DATASET --review" in remedy for remedy in own.refusal.remedies)
+
+
+def test_a_clip_of_ones_own_is_linked_and_a_command_that_fails_on_it_ends_nothing(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    calls = _Calls(fails=True)
+    own = _own(tmp_path, tiny_model, calls=calls)
+    own.prepare()
+    assert calls.called == ["data_prep.run"]
+    assert own.refusal is not None
+    assert own.refusal.reasons == ("one of the commands on it failed",)
+    clips = own.folder.own / "clips"
+    assert (clips / own.video.name).readlink() == own.video.resolve()
+    assert (clips / "signals" / own.video.stem).readlink() == own.signals.resolve()
+    assert own.windows["structall"].window.clip.conditions.keys() == {"structall"}
+
+
+def test_scenes_of_a_clip_of_ones_own_are_told_apart(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = _own(tmp_path, tiny_model)
+    monkeypatch.setattr("regen_train.preparation.probe.find_cuts", lambda frames, threshold: (21, (2,)))
+    own.prepare()
+    assert own.windows["structhuman"].window.frames[0] == 2
 
 
 @pytest.mark.parametrize("name", ["steps", "num_clips", "num_measured", "num_pairs", "batch_size"])
@@ -171,6 +266,8 @@ def test_all_steps_on_a_random_model_and_a_clip_of_ones_own(tmp_path: Path, capf
     assert "step-000002.ckpt is there" in shown
     assert shown.count("-- step 4, 32 samples seen") == 2  # resumed; and the other variant
     assert "TOY" in shown
+    assert f"Videos side by side: {folder.path / 'videos'}" in shown
+    assert "as private as your clip" in shown
     info = load_dataset(str(folder.dataset)).info
     assert DatasetSettings(**_read_settings(info.settings)).sample_dict() == TOY_DATASET.sample_dict()
     painted = probe_video(folder.own / "structall.mp4")

@@ -15,6 +15,7 @@ from regen_train.demo.control import CaptionControl
 from regen_train.demo.journal import Entry, Journal
 from regen_train.demo.measure import Gain, Measurement, MethodFigures
 from regen_train.demo.methods import METHODS
+from regen_train.demo.own import Refusal
 from regen_train.demo.page import Gallery, write_page
 from regen_train.demo.pictures import Panel, ShownClip, write_side_by_side, write_strip
 from regen_train.demo.report import Report, write_report
@@ -64,6 +65,21 @@ def page(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_a_refused_clip_of_ones_own_is_told_with_reasons_and_remedies(report: Report, tmp_path: Path) -> None:
+    refusal = Refusal(EVIL, ("gives 5 frames, needs <9>",), ("bring a longer clip",))
+    write_page(tmp_path / "index.html", report, Gallery([_clip("Somebody")], [_clip("red")], refusal))
+    text = (tmp_path / "index.html").read_text()
+    section = text.split('<section id="own">')[1].split("</section>")[0]
+    assert "&lt;script&gt;" in section
+    assert "<li>gives 5 frames, needs &lt;9&gt;</li>" in section
+    assert "<li>bring a longer clip</li>" in section
+    assert "as private as your clip" in section
+    assert "data:image" not in section
+    tags = _Tags()
+    tags.feed(text)
+    assert tags.open == []
+
+
 class _Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +109,14 @@ def test_the_page_is_whole_runs_no_script_and_links_to_nothing(page: Path) -> No
 
 def test_the_page_says_in_plain_words_what_it_is(page: Path) -> None:
     text = " ".join(page.read_text().split())
-    for said in ("a toy", "says nothing about real video", "It does not prove", "gait", "open channel"):
+    for said in (
+        "a toy",
+        "says nothing about real video",
+        "It does not prove",
+        "gait",
+        "open channel",
+        "as private as",
+    ):
         assert said in text
     assert "Your clip" in text
     assert "&lt;script&gt;" in text

@@ -21,6 +21,7 @@ from regen_train.demo.figures import (
     step_figures,
     tiles,
 )
+from regen_train.demo.own import PRIVATE, Refusal
 from regen_train.demo.pictures import Panel, ShownClip
 from regen_train.demo.report import Report
 from regen_train.demo.words import number
@@ -36,12 +37,12 @@ class Gallery:
     Args:
         clips: Held-out clips.
         words: Held-out clips with one word of the caption changed.
-        own: The user's own clip.
+        own: The user's own clip, or why there is nothing of it.
     """
 
     clips: Sequence[ShownClip]
     words: Sequence[ShownClip]
-    own: ShownClip | None = None
+    own: ShownClip | Refusal | None = None
 
 
 def write_page(path: Path, report: Report, gallery: Gallery) -> None:
@@ -60,7 +61,7 @@ def page_text(report: Report, gallery: Gallery) -> str:
     found, journal = report.measurement, report.journal
     frames, height, width, _ = gallery.clips[0].panels[0].frames.shape
     own = gallery.own
-    own_height, own_width = (height, width) if own is None else own.panels[0].frames.shape[1:3]
+    own_height, own_width = own.panels[0].frames.shape[1:3] if isinstance(own, ShownClip) else (height, width)
     style = Template(_resource("page.css")).substitute(
         frames=frames, shift=f"{100 * (1 - frames) / frames:.4f}", own_ratio=f"{own_width}/{own_height}"
     )
@@ -91,13 +92,23 @@ def page_text(report: Report, gallery: Gallery) -> str:
     )
 
 
-def _own(clip: ShownClip) -> str:
+def _own(clip: ShownClip | Refusal) -> str:
+    private = f'<p class="note">{html.escape(PRIVATE)}</p>'
+    if isinstance(clip, Refusal):
+        return (
+            f'<section id="own">\n<h2>Your clip</h2>\n<p>{html.escape(clip.title)} was left out:</p>\n'
+            f"{_list(clip.reasons)}\n<p>What to do:</p>\n{_list(clip.remedies)}\n{private}\n</section>"
+        )
     return (
         '<section id="own">\n<h2>Your clip</h2>\n<p class="note">Its first window, by a toy model that has only ever '
         "seen drawn people: what comes out looks like nobody real. It shows that your masks, skeletons and depth are "
         "read and pass the gate. Figures that need exact truth are left out for it; all others on this page are of the "
-        f"drawn world.</p>\n{_clip(clip)}\n</section>"
+        f"drawn world.</p>\n{private}\n{_clip(clip)}\n</section>"
     )
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
 
 
 def _clip(clip: ShownClip) -> str:

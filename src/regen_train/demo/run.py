@@ -6,47 +6,58 @@ from pathlib import Path
 
 from regen_train.demo.control import measure_control, recolour
 from regen_train.demo.follow import load_follower
-from regen_train.demo.gallery import shown_clips, shown_words, write_pictures
+from regen_train.demo.gallery import STRIP_NAME, STRIPS_NAME, VIDEOS_NAME, shown_clips, shown_words, write_pictures
 from regen_train.demo.journal import Journal
 from regen_train.demo.measure import Follow, measure
 from regen_train.demo.methods import load_painters, paint, treat
-from regen_train.demo.own import OwnClip
+from regen_train.demo.own import PRIVATE, OwnClip
 from regen_train.demo.page import PAGE_NAME, Gallery, write_page
-from regen_train.demo.report import Report, write_report
+from regen_train.demo.report import REPORT_NAME, Report, write_report
 from regen_train.demo.settings import VARIANTS, DemoFolder, DemoSettings
 from regen_train.demo.steps import Machinery
 from regen_train.demo.subjects import draw_subjects
 from regen_train.demo.table import answers, figures_table, steps_table
+from regen_train.pretrained import TOY
 from regen_train.toy.form import TOY_FORM
 
 _SHOWN = VARIANTS[0]
 """The variant on which one word is changed."""
 
-_MADE = ("clips", "held_out", "dataset", "own", "run", "exported", "strips", "videos")
+_PAGES = (PAGE_NAME, REPORT_NAME, STRIP_NAME)
+_MADE = ("clips", "held_out", "dataset", "own", "run", "exported", STRIPS_NAME, VIDEOS_NAME)
 
 
 def run_demo(
-    output: str = "demo_output", video: str | None = None, signals: str | None = None, steps: int = 200
+    output: str = "demo_output",
+    video: str | None = None,
+    signals: str | None = None,
+    steps: int = 200,
+    *,
+    pretrained: str = TOY,
 ) -> None:
     """Go the whole way with a toy model in a drawn world: what is shown says nothing of real video.
 
     Args:
-        output: Folder for all that is made; an earlier demo in it is made anew.
+        output: Folder for all that is made; an earlier demo in it is made anew. With a video of yours it is as private
+            as that.
         video: Your own video file, of which the first window is anonymized, too.
         signals: The folder with its mask, pose and caption; needed with ``video``.
         steps: Training steps of each variant; StructHuman is killed half way and resumed.
+        pretrained: The model: toy, or a diffusers folder of its form, such as one that regen_train.toy.making made.
 
     Raises:
         ValueError: Only one of ``video`` and ``signals`` is given, or they lie in ``output``.
-        FileNotFoundError: There is no such video or signals.
+        FileNotFoundError: There is no such video, signals or model.
         FileExistsError: ``output`` holds files that no demo made.
         ChildProcessError: One of the commands failed.
     """
     folder = Path(output)
     check_brought(folder, video, signals)
+    if pretrained != TOY and not (Path(pretrained) / "model_index.json").is_file():
+        raise FileNotFoundError(f"--pretrained must be {TOY} or a diffusers folder; {pretrained!r} is none")
     claim(folder)
     brought = None if video is None or signals is None else (Path(video), Path(signals))
-    go(DemoFolder(folder), DemoSettings(steps=steps), load_follower(), brought)
+    go(DemoFolder(folder), DemoSettings(pretrained, steps), load_follower(), brought)
 
 
 def go(folder: DemoFolder, settings: DemoSettings, follow: Follow, brought: tuple[Path, Path] | None = None) -> Report:
@@ -65,7 +76,8 @@ def go(folder: DemoFolder, settings: DemoSettings, follow: Follow, brought: tupl
     own = None if brought is None else OwnClip(*brought, folder, machinery)
     if own is not None:
         print("Of your clip: the first window, by a toy that knows drawn people only. Figures need exact truth, which")
-        print("your clip has not: they are of the drawn world. Nothing is trained on your clip.", flush=True)
+        print("your clip has not: they are of the drawn world. Nothing is trained on your clip.")
+        print(PRIVATE, flush=True)
         journal.do("your clip: signals, gate, shard", own.prepare)
     _train(machinery, journal)
     if own is not None:
@@ -80,9 +92,12 @@ def go(folder: DemoFolder, settings: DemoSettings, follow: Follow, brought: tupl
     report = Report(settings, ending.measurement, ending.control, journal)
     gallery = Gallery(ending.clips, ending.words, None if own is None else own.shown())
     write_page(folder.path / PAGE_NAME, report, gallery)
-    write_report(folder.path / "report.json", report)
+    write_report(folder.path / REPORT_NAME, report)
     print(f"\n{figures_table(report.measurement)}\n\n{answers(report)}\n\n{steps_table(journal)}")
     print(f"\nThe page, with pictures: {folder.path / PAGE_NAME}")
+    print(f"Videos side by side: {folder.path / VIDEOS_NAME}; pictures of them over time: {folder.path / STRIPS_NAME}")
+    if own is not None:
+        print(f"\n{own.ending()}\n")
     print("This was a TOY: the page says what it proves and what not.")
     return report
 
@@ -141,7 +156,7 @@ class _Ending:
         write_pictures(path, self.clips, TOY_FORM.fps)
         shown = [*self.clips, *self.words]
         size = sum(len(panel.sheet) for clip in shown for panel in (*clip.panels, *clip.others))
-        return f"{len(shown)} clips, {size / 1e6:.1f} MB on the page; {path / 'strip.png'}"
+        return f"{len(shown)} clips, {size / 1e6:.1f} MB on the page; {path / STRIP_NAME}"
 
 
 def check_brought(folder: Path, video: str | None, signals: str | None) -> None:
@@ -162,6 +177,8 @@ def claim(folder: Path) -> None:
         raise FileExistsError(
             f"{folder} holds files that no demo made; name another folder, such as --output demo_output"
         )
+    for page in _PAGES:  # first: what a failed run leaves must not show an earlier clip
+        (folder / page).unlink(missing_ok=True)
     for made in _MADE:
         shutil.rmtree(folder / made, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
