@@ -15,7 +15,6 @@ from regen_train.schema import Bucket
 log = logging.getLogger(__name__)
 
 _PAPER_BUCKET = Bucket(49, 480, 832)
-_TOY_BUCKET, _TOY_SETTINGS = Bucket(9, 80, 80), {"fps": 8.0, "line_width": 1.5}
 FORM_FILE = "regen_train.json"
 """Beside a pipeline's ``model_index.json``, where its base model was trained on other clips than Wan's:
 ``{"bucket": "9x80x80", "settings": {"fps": 8.0, "line_width": 1.5}}``."""
@@ -54,7 +53,7 @@ def origin_of(pretrained: str, adapter: Adapter | None) -> Origin:
     if isinstance(dataset, Mapping) and isinstance(dataset.get("settings"), Mapping) and dataset.get("buckets"):
         known = _composing(dataset["settings"], "the LoRA")
         return Origin(max(Bucket.parse(str(bucket)) for bucket in dataset["buckets"]), known, stated=True)
-    return _form_of(pretrained) or (Origin(_TOY_BUCKET, _TOY_SETTINGS) if pretrained == TOY else Origin())
+    return _form_of(pretrained) or Origin()
 
 
 def _form_of(pretrained: str) -> Origin | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from jsonargparse import auto_cli
 
-from regen_train.toy.form import PREPARE_OPTIONS, TOY_FORM, TOY_PEOPLE
+from regen_train.toy.form import PREPARE_OPTIONS, TOY_FORM, TOY_LINE_WIDTH, TOY_PEOPLE
 from regen_train.toy.making.assemble import assemble_pipeline
 from regen_train.toy.making.card import write_card
 from regen_train.toy.making.text import TextTraining, make_text_encoder
@@ -141,6 +141,9 @@ class _Maker:
         transformer.half().save_pretrained(self.model / "transformer")
         for part in ("transformer", "vae"):
             _forget_path(self.model / part / "config.json")
+        bucket = f"{TOY_FORM.num_frames}x{TOY_FORM.height}x{TOY_FORM.width}"
+        form = {"bucket": bucket, "settings": {"fps": TOY_FORM.fps, "line_width": TOY_LINE_WIDTH}}
+        (self.model / "regen_train.json").write_text(json.dumps(form, indent=2) + "\n")  # what `anonymize` asks it for
         write_card(self.model, self.work / "dataset")
 
 
