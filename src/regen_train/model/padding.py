@@ -20,7 +20,7 @@ _MULTIPLE = 32
 
 
 def pad_shortly(prompt_embeds: Float[Tensor, "b l d"], *, num_tokens: int) -> Float[Tensor, "b n d"]:
-    """Pad prompts with zeros to 512 tokens, or, for a short video in fp32, so far that the last zero can stand for the others.
+    """Pad prompts with zeros to 512 tokens, or, for a short video in fp32, so far that the last can stand for the rest.
 
     Args:
         prompt_embeds: Of at most 512 tokens, padded with zeros already or not.
