@@ -107,8 +107,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(quick_arguments, tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_fused_kernels_compute_the_plain_gradients(monkeypatch):
+def test_fused_kernels_compute_the_plain_gradients(monkeypatch, tmp_path: Path):
     monkeypatch.setattr(compiling, "BACKEND", "inductor")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     shorten(monkeypatch, layers=1)
     expected = gradients_of(tiny("none", **DROPOUT))
     for policy in ("none", "full", "selective"):

@@ -38,8 +38,11 @@ def set_compile(transformer: Any, *, policy: Policy, dropout: bool) -> None:
 
     A block is compiled when it first meets a shape: a bucket with or without reference frame, training or validation.
     Kernels are kept on disk for later runs, in the folder that the environment variable ``TORCHINDUCTOR_CACHE_DIR``
-    names, else in the machine's temporary one. Parameters keep their names. Gradients equal the plain path's up to the
-    order of sums, and in bf16 up to rounding, which happens less often in fused kernels.
+    names, else in the machine's temporary one. On a CPU, a run that is killed while it compiles can leave a torn kernel
+    there, which PyTorch fails to load until the folder is removed.
+
+    Parameters keep their names. Gradients equal the plain path's up to the order of sums, and in bf16 up to rounding,
+    which happens less often in fused kernels.
 
     Args:
         transformer: diffusers' ``WanVACETransformer3DModel``, with its LoRA, if it has one.
