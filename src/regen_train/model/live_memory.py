@@ -39,7 +39,7 @@ class LiveMemory(TorchDispatchMode):
         return out
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata in self._known:
+        if storage._cdata in self._known or storage.device.type == "meta":
             return
         size = storage.nbytes()
         self._known.add(storage._cdata)

@@ -111,8 +111,10 @@ class WanVace(nn.Module):
         """
         scale = self._scale(conditioning_scale, noised_latents.device)
         num_tokens = math.prod(noised_latents.shape[2:]) // math.prod(self.geometry.patch_size)
-        if self.block_options.compile != "none":
-            num_tokens = MAX_PROMPT_TOKENS  # prompts of one length, whatever the video's: each would be compiled for
+        # Every length of prompts would be compiled for, and kernels chosen by name need not take scores.
+        named = self.transformer.blocks[0].attn2.processor._attention_backend is not None
+        if named or self.block_options.compile != "none":
+            num_tokens = MAX_PROMPT_TOKENS
         with self._precision(noised_latents.device.type):
             velocity: Tensor = self.transformer(
                 hidden_states=noised_latents.to(self.dtype),

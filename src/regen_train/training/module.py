@@ -200,8 +200,10 @@ class VaceModule(L.LightningModule):
     @property
     def _must_keep_pace(self) -> bool:
         """Whether processes need equally many forward passes and the samples of each decide on theirs."""
+        if self.wan.spread.weights is None:
+            return False
         data = getattr(self.trainer, "datamodule", None)
-        return self.wan.spread.weights is not None and data is not None and 0 < data.conditioning.dropout.reference < 1
+        return data is not None and 0 < data.conditioning.dropout.reference < 1
 
     def _parts(self, batch: Batch) -> list[Batch]:
         """Cut a batch into runs of samples that one forward pass can take."""
