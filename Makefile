@@ -4,16 +4,19 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test slow check format toy-model clean
+.PHONY: demo test slow long check format toy-model clean
 
 demo: $(INSTALLED)
 	$(BIN)/regen_train demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(SIGNALS),--signals "$(SIGNALS)") $(ARGS)
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow and not gpu and not weights" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not long and not gpu and not weights" $(ARGS)
 
 slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m "slow and not gpu and not weights" $(ARGS)
+	$(BIN)/python -m pytest -m "slow and not long and not gpu and not weights" $(ARGS)
+
+long: $(INSTALLED)
+	$(BIN)/python -m pytest -m "long and not gpu and not weights" --timeout 3600 $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -68,8 +68,8 @@ def compare_with_one_process(fully_sharded: bool, cases: list[dict[str, Any]]) -
     ("fully_sharded", "cases"),
     [
         pytest.param(False, MAIN, id="as trained"),
-        pytest.param(False, OTHERS, id="all that can be chosen", marks=pytest.mark.slow),
-        pytest.param(True, [*MAIN, *OTHERS], id="with FSDP2", marks=pytest.mark.slow),
+        pytest.param(False, OTHERS, id="all that can be chosen", marks=pytest.mark.long),
+        pytest.param(True, [*MAIN, *OTHERS], id="with FSDP2", marks=pytest.mark.long),
     ],
 )
 def test_output_and_gradients_are_those_of_one_process(

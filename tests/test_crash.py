@@ -102,7 +102,11 @@ def _weights(folder: Path) -> dict[str, Tensor]:
     return content["state_dict"] | {f"ema {name}": value for name, value in content["ema_state_dict"].items()}
 
 
-@pytest.mark.parametrize("plan", [ONE, DDP, FSDP2, SHARED], ids=["one", "ddp", "fsdp2", "context parallel"])
+@pytest.mark.parametrize(
+    "plan",
+    [ONE, DDP, *(pytest.param(plan, marks=pytest.mark.long) for plan in (FSDP2, SHARED))],
+    ids=["one", "ddp", "fsdp2", "context parallel"],
+)
 def test_killed_at_three_random_steps_and_resumed_is_bit_identical(
     quick_arguments: list[str], tmp_path: Path, plan: Plan
 ) -> None:
@@ -114,6 +118,7 @@ def test_killed_at_three_random_steps_and_resumed_is_bit_identical(
     assert _different(tmp_path / "whole", tmp_path / "killed") == [], f"killed at {kills}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("plan", [DDP4, FSDP4, SHARED4], ids=["ddp", "fsdp2", "context parallel x ddp"])
 def test_killed_on_four_processes_and_resumed_is_bit_identical(
     quick_arguments: list[str], tmp_path: Path, plan: Plan
@@ -145,7 +150,7 @@ def test_four_processes_resumed_on_two_train_on_the_same_samples(
         torch.testing.assert_close(mixed[name], four[name], atol=5e-4, rtol=0)
 
 
-@pytest.mark.parametrize("plan", [DDP, FSDP2], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize("plan", [DDP, pytest.param(FSDP2, marks=pytest.mark.long)], ids=["ddp", "fsdp2"])
 def test_a_samples_loss_is_bit_equal_on_one_and_two_processes(
     quick_arguments: list[str], tmp_path: Path, plan: Plan
 ) -> None:

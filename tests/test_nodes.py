@@ -15,7 +15,7 @@ from test_requeue import write_scontrol
 
 from regen_train.checkpoint_io import read_checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 NODES, STEPS = 2, 8
 
 

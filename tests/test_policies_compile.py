@@ -106,7 +106,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(quick_arguments, tmp_path: Path,
     assert number_of_graphs() > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fused_kernels_compute_the_plain_gradients(monkeypatch, tmp_path: Path):
     monkeypatch.setattr(compiling, "BACKEND", "inductor")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))

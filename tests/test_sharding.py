@@ -90,7 +90,7 @@ def test_no_process_ever_holds_the_whole_base(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "cases", [MAIN, pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["as trained", "all options"]
+    "cases", [MAIN, pytest.param(OTHERS, marks=pytest.mark.long)], ids=["as trained", "all options"]
 )
 def test_computes_learns_and_saves_as_one_process(
     cases: list[dict[str, Any]], tiny_model: Path, tmp_path: Path
