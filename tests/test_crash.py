@@ -131,7 +131,11 @@ def test_killed_on_four_processes_and_resumed_is_bit_identical(
 
 @pytest.mark.parametrize(
     ("first", "then"),
-    [(DDP4, DDP), (FSDP4, DDP), (SHARED4, FSDP2)],
+    [
+        (DDP4, DDP),
+        pytest.param(FSDP4, DDP, marks=pytest.mark.long),
+        pytest.param(SHARED4, FSDP2, marks=pytest.mark.long),
+    ],
     ids=["ddp", "fsdp2 then ddp", "context parallel then fsdp2"],
 )
 def test_four_processes_resumed_on_two_train_on_the_same_samples(
