@@ -32,7 +32,7 @@ REFERENCES = {
     "reader, 2 threads, against webdataset": 8.0,
     "bare training loop against regen_train fit": 0.97,
     "cross-attention to 512 words against counted padding": 1.4,
-    "50 steps one prompt after the other against the toy's sampling": 6.0,
+    "50 steps one prompt after the other against the toy's sampling": 3.3,
 }
 """What was measured, at the lower end of several runs."""
 
