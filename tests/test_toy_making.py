@@ -10,7 +10,7 @@ from regen_train.model import load_wan_vace
 from regen_train.pretrained import resolve_folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_toy_is_made(tmp_path: Path) -> None:
     little = ("clips=12", "steps=20", "vae_clips=32", "vae_steps=2", "text_steps=2")
