@@ -14,10 +14,11 @@ from regen_train.demo.journal import Journal, shown_command
 from regen_train.demo.measure import Followed
 from regen_train.demo.own import OwnClip, Refusal
 from regen_train.demo.run import claim, go
-from regen_train.demo.settings import TOY_DATASET, DemoFolder
+from regen_train.demo.settings import DemoFolder
 from regen_train.demo.steps import Machinery
 from regen_train.preparation import DatasetSettings
 from regen_train.shards import load_dataset
+from regen_train.toy.form import TOY_DATASET
 from regen_train.toy.tiny import build_tiny_wan_vace
 from regen_train.toy.world import ClipFormat, WorldClip, WorldOptions, write_world
 from regen_train.video import probe_video

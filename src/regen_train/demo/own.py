@@ -12,7 +12,7 @@ from regen_train.anonymize.window import PassedWindow, take_window
 from regen_train.conditions import default_dilation
 from regen_train.demo.methods import METHODS
 from regen_train.demo.pictures import Panel, ShownClip
-from regen_train.demo.settings import TOY_DATASET, DemoFolder
+from regen_train.demo.settings import DemoFolder
 from regen_train.demo.steps import Machinery
 from regen_train.encoders import load_vae
 from regen_train.guard import GuardSettings
@@ -20,6 +20,7 @@ from regen_train.preparation import DatasetSettings
 from regen_train.preparation.probe import Probed, ProbeSettings, ProbeStage
 from regen_train.schema import Geometry
 from regen_train.shards import load_dataset
+from regen_train.toy.form import TOY_DATASET
 from regen_train.video import plan_crop, read_video, resize_and_crop
 
 CAPTION = (

@@ -3,21 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from regen_train.preparation.settings import ConditionName, DatasetSettings
+from regen_train.preparation.settings import ConditionName
 from regen_train.sampling import SamplingSettings
-from regen_train.toy.form import TOY_DILATION, TOY_FORM, TOY_LINE_WIDTH
 
 VARIANTS: tuple[ConditionName, ...] = ("structhuman", "structall")
-
-TOY_DATASET = DatasetSettings(
-    fps=TOY_FORM.fps,
-    num_frames=TOY_FORM.num_frames,
-    sizes=((TOY_FORM.height, TOY_FORM.width),),
-    conditions=("structhuman", "structall"),
-    dilation=TOY_DILATION,
-    line_width=TOY_LINE_WIDTH,
-)
-"""As the demo's shards are prepared, so are the conditions that it paints from."""
 
 TOY_SAMPLING = SamplingSettings(solver="euler", num_inference_steps=12, flow_shift=2.0, guidance_scale=2.0)
 

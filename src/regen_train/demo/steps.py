@@ -1,6 +1,5 @@
 """The machinery, step by step, by the project's own commands; each works on what the one before it left on disk."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +9,13 @@ import torch
 from regen_train.checkpoint_io import read_checkpoint
 from regen_train.demo.journal import Journal, shown_command
 from regen_train.demo.reload import LORA_FILE, reload_in_diffusers
-from regen_train.demo.settings import TOY_DATASET, TOY_SAMPLING, VARIANTS, DemoFolder, DemoSettings
+from regen_train.demo.settings import TOY_SAMPLING, VARIANTS, DemoFolder, DemoSettings
 from regen_train.demo.subjects import Subject
 from regen_train.export import ExportedFile, Format, export_checkpoint
 from regen_train.preparation import DatasetSettings
 from regen_train.shards import load_dataset
 from regen_train.toy import write_world
-from regen_train.toy.form import EXACT_SIGNALS, TOY_FORM, TOY_PEOPLE
+from regen_train.toy.form import EXACT_SIGNALS, TOY_DATASET, TOY_FORM, TOY_PEOPLE, prepare_arguments
 from regen_train.toy.heldout import HeldOutClip
 from regen_train.toy.world import write_clip
 
@@ -160,8 +159,5 @@ class Machinery:
         return [
             *("--clips", clips, "--output", output, "--pretrained", self.settings.pretrained),
             *("--salt_file", self.folder.salt, "--dtype", "fp32", "--num_workers", "0", "--cpu_workers", "1"),
-            *("--fps", f"{settings.fps:g}", "--num_frames", settings.num_frames),
-            *("--sizes", json.dumps(settings.sizes, separators=(",", ":"))),
-            *("--conditions", json.dumps(settings.conditions, separators=(",", ":"))),
-            *("--dilation", settings.dilation, "--line_width", f"{settings.line_width:.3g}"),
+            *prepare_arguments(settings),
         ]

@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from regen_train.conditions import ComposedClip
-from regen_train.demo.settings import TOY_DATASET, VARIANTS
-from regen_train.preparation.compose import compose_window
-from regen_train.signals import Signals
+from regen_train.demo.settings import VARIANTS
+from regen_train.toy.composing import compose_drawn
 from regen_train.toy.heldout import ALONE, CROSSING, HeldOutClip, draw_held_out
-from regen_train.toy.world import WorldClip
-from regen_train.video import Frame, plan_crop
 
 _CROSSING_SEED = 1 << 20
 """Added to the seed, so that those who cross are others than those alone."""
@@ -60,22 +57,4 @@ def draw_subjects(num_alone: int, num_pairs: int, *, seed: int) -> Subjects:
 
 
 def _subject(held_out: HeldOutClip) -> Subject:
-    clip = held_out.original
-    spec = clip.spec
-    frames = (Frame(number, number / spec.fps, frame.numpy()) for number, frame in enumerate(clip.frames))
-    crop = plan_crop(spec.height, spec.width, *TOY_DATASET.sizes[0])
-    return Subject(held_out, compose_window(frames, _signals(clip), crop, settings=TOY_DATASET, conditions=VARIANTS))
-
-
-def _signals(clip: WorldClip) -> Signals:
-    return Signals(
-        mask=clip.mask,
-        keypoints=clip.poses.keypoints,
-        scores=clip.poses.scores,
-        track=clip.poses.track,
-        depth=clip.depth,
-        caption=clip.caption,
-        num_frames=len(clip.frames),
-        source_sha256="",
-        meta={},
-    )
+    return Subject(held_out, compose_drawn(held_out.original, VARIANTS))

@@ -14,12 +14,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jsonargparse import auto_cli
 
-from regen_train.toy.form import PREPARE_OPTIONS, TOY_FORM, TOY_LINE_WIDTH, TOY_PEOPLE
+from regen_train.toy.form import (
+    EXACT_SIGNALS,
+    TOY_DATASET,
+    TOY_FORM,
+    TOY_LINE_WIDTH,
+    TOY_PEOPLE,
+    prepare_arguments,
+)
 from regen_train.toy.making.assemble import assemble_pipeline
 from regen_train.toy.making.card import write_card
 from regen_train.toy.making.text import TextTraining, make_text_encoder
@@ -106,9 +113,10 @@ class _Maker:
 
     def prepare(self) -> None:
         """Encode backgrounds, depth, edges and skeletons by data_prep."""
+        settings = replace(TOY_DATASET, conditions=("background", "depth", "edges", "pose"))
         _call(
             *("data_prep.run", "--clips", self.work / "clips", "--output", self.work / "dataset"),
-            *("--pretrained", self.start, *PREPARE_OPTIONS, "--conditions", "[background,depth,edges,pose]"),
+            *("--pretrained", self.start, *prepare_arguments(settings), *EXACT_SIGNALS),
             *("--num_workers", "2", "--threads", "1"),
         )
 

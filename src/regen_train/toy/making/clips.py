@@ -4,25 +4,19 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from regen_train.conditions import (
-    depth_without_people,
-    dilate,
-    edges,
-    fill_people,
-    normalize_depth,
-    struct_all,
-    struct_human,
-)
-from regen_train.skeleton import draw_pose
-from regen_train.toy.form import TOY_DILATION, TOY_FORM, TOY_LINE_WIDTH, TOY_PEOPLE
-from regen_train.toy.world import WorldClip, draw_clip, render
+from regen_train.preparation.settings import ConditionName
+from regen_train.toy.composing import compose_drawn
+from regen_train.toy.form import TOY_FORM, TOY_PEOPLE
+from regen_train.toy.world import draw_clip, render
 
-KINDS = ("frames", "structhuman", "structall", "background", "depth", "pose", "edges")
+Kind = Literal["frames"] | ConditionName
+KINDS: tuple[Kind, ...] = ("frames", *get_args(ConditionName))
 
 
 @dataclass(frozen=True)
@@ -37,10 +31,10 @@ class TrainingClips:
 
     frames: UInt8[Tensor, "n t h w 3"]
     human: Bool[Tensor, "n t h w"]
-    kinds: tuple[str, ...]
+    kinds: tuple[Kind, ...]
 
 
-def draw_training_clips(count: int, *, seed: int, kinds: Sequence[str]) -> TrainingClips:
+def draw_training_clips(count: int, *, seed: int, kinds: Sequence[Kind]) -> TrainingClips:
     """Draw clips of the toy's form on all cores; the same on any number of them.
 
     Args:
@@ -64,24 +58,8 @@ def draw_training_clips(count: int, *, seed: int, kinds: Sequence[str]) -> Train
     )
 
 
-def compose(clip: WorldClip, kind: str) -> tuple[UInt8[Tensor, "t h w 3"], Bool[Tensor, "t h w"]]:
-    """Return a drawn clip, or a condition made of it as data preparation makes it, and where people are in it."""
-    human = dilate(clip.mask > 0, TOY_DILATION)
-    height, width = clip.frames.shape[1:3]
-    pose = draw_pose(clip.poses.keypoints, clip.poses.scores, height, width, line_width=TOY_LINE_WIDTH)
-    makers = {
-        "frames": lambda: clip.frames,
-        "structhuman": lambda: struct_human(clip.frames, human, pose),
-        "structall": lambda: struct_all(normalize_depth(clip.depth, human), human, pose),
-        "background": lambda: fill_people(clip.frames, human),
-        "depth": lambda: depth_without_people(normalize_depth(clip.depth, human), human),
-        "pose": lambda: pose,
-        "edges": lambda: edges(fill_people(clip.frames, human)),
-    }
-    return makers[kind](), human
-
-
-def _draw(job: tuple[int, int, str]) -> tuple[object, object]:
+def _draw(job: tuple[int, int, Kind]) -> tuple[object, object]:
     seed, number, kind = job
-    frames, human = compose(render(draw_clip(seed, number, TOY_FORM, TOY_PEOPLE)), kind)
-    return frames.numpy(), human.numpy()
+    composed = compose_drawn(render(draw_clip(seed, number, TOY_FORM, TOY_PEOPLE)), () if kind == "frames" else (kind,))
+    frames = composed.conditions.get(kind, composed.frames)
+    return frames.numpy(), composed.mask.numpy()

@@ -12,14 +12,16 @@ from torch.nn import functional
 
 from regen_train.conditions import GRAY, HumanFill, dilate, fill_people, struct_human
 from regen_train.draws import generator_for
+from regen_train.preparation.settings import ConditionName
 from regen_train.skeleton import draw_pose
 from regen_train.skeleton.topology import SCORE_THRESHOLD
+from regen_train.toy.composing import compose_drawn
 from regen_train.toy.form import TOY_DILATION, TOY_FORM, TOY_LINE_WIDTH, TOY_PEOPLE
-from regen_train.toy.making.clips import compose
 from regen_train.toy.observer import BODY_POINTS
 from regen_train.toy.world import ClipFormat, WorldClip, draw_clip, render
 from regen_train.toy.world.identity import keyed_random
 
+_SIGNALS: tuple[ConditionName, ...] = ("depth", "edges", "pose")
 KINDS = (*("people",) * 13, *("skeletons",) * 3, "silhouettes", "structall", "signals", "nobody")
 """What clips show, in turns."""
 
@@ -74,8 +76,8 @@ def _draw(seed: int, number: int, kind: str, form: ClipFormat) -> Pictures:
     if kind in ("skeletons", "silhouettes"):
         return _without(clip, random, skeletons=kind == "skeletons")
     if kind in ("structall", "signals"):
-        frames, _ = compose(clip, "structall" if kind == "structall" else ("depth", "edges", "pose")[number % 3])
-        return _pictures(clip, frames, clip.mask > 0, [False] * len(spec.people))
+        name: ConditionName = "structall" if kind == "structall" else _SIGNALS[number % len(_SIGNALS)]
+        return _pictures(clip, compose_drawn(clip, [name]).conditions[name], clip.mask > 0, [False] * len(spec.people))
     return _pictures(clip, clip.frames, torch.zeros_like(clip.mask, dtype=torch.bool), [True] * len(spec.people))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from regen_train.draws import generator_for
-from regen_train.toy.making.clips import TrainingClips, draw_training_clips
+from regen_train.toy.making.clips import Kind, TrainingClips, draw_training_clips
 from regen_train.training.muon import Muon
 
 VAE_CONFIG: dict[str, Any] = {
@@ -38,8 +38,8 @@ VAE_CONFIG: dict[str, Any] = {
 Of the layers that see 8x8x4 pixels at once, none is narrower than the latents, else they could not fill them.
 """
 
-_KINDS = ("frames", "frames", "frames", "frames", "frames", "structhuman", "structall", "frames", "frames", "frames",
-          "frames", "frames", "structhuman", "depth", "pose", "edges")  # fmt: skip
+_FIVE: tuple[Kind, ...] = ("frames",) * 5
+_KINDS: tuple[Kind, ...] = (*_FIVE, "structhuman", "structall", *_FIVE, "structhuman", "depth", "pose", "edges")
 
 
 @dataclass(frozen=True)
