@@ -16,8 +16,8 @@ from regen_train.pretrained import TOY, read_config, read_safetensors, resolve_f
 
 # The only factor that no transformer's config states. It is read from the VAE's config where there is one beside the
 # transformer; 4 is what every VAE that diffusers' AutoencoderKLWan can build has.
-_WAN_TEMPORAL_FACTOR = 4
-_DIFFUSERS_CLASS = "WanVACETransformer3DModel"
+WAN_TEMPORAL_FACTOR = 4
+DIFFUSERS_CLASS = "WanVACETransformer3DModel"
 _COMFYUI_PREFIX = "model.diffusion_model."
 
 
@@ -71,7 +71,7 @@ class BaseWeights:
     config: Mapping[str, Any]
     name: str
     revision: str | None = None
-    temporal_factor: int = _WAN_TEMPORAL_FACTOR
+    temporal_factor: int = WAN_TEMPORAL_FACTOR
     folder: Path | None = None
 
 
@@ -84,7 +84,7 @@ def load_transformer(pretrained: str, *, dtype: torch.dtype, revision: str | Non
     """
     if pretrained.startswith(RANDOM_PREFIX):
         module = random_transformer(random_config(pretrained), dtype=dtype, seed=seed)
-        return LoadedTransformer(module, pretrained, None, _WAN_TEMPORAL_FACTOR)
+        return LoadedTransformer(module, pretrained, None, WAN_TEMPORAL_FACTOR)
     weights = find_weights(pretrained, dtype=dtype, revision=revision, seed=seed)
     if weights.folder is not None:
         module = _load_diffusers(weights.folder, dtype)
@@ -100,25 +100,45 @@ def find_weights(pretrained: str, *, dtype: torch.dtype, revision: str | None, s
         return BaseWeights(RandomState(config, dtype, seed), config, pretrained)
     file = Path(pretrained).expanduser()
     if file.is_file():
-        state = _diffusers_names(_read_file(file), file)
-        beside = file.with_name("config.json")
-        return BaseWeights(state, infer_config(state, read_config(beside) if beside.is_file() else {}), file.name)
+        state = to_diffusers_state(_read_file(file), file)
+        return BaseWeights(state, infer_config(state, config_beside(file)), file.name)
     found = resolve_folder(pretrained, revision=revision, parts=("transformer", "vae/config.json"))
-    folder = found.path / "transformer" if (found.path / "transformer").is_dir() else found.path
-    pipeline = folder.parent if folder.name == "transformer" else folder
-    config, vae_config = read_config(folder / "config.json"), pipeline / "vae" / "config.json"
-    vae = read_config(vae_config) if vae_config.is_file() else {}
-    state, ours = read_safetensors(folder), config.get("_class_name") == _DIFFUSERS_CLASS
-    if not ours:
-        state = _diffusers_names(state, folder)
+    folder = transformer_folder(found.path)
+    config, state = read_config(folder / "config.json"), read_safetensors(folder)
+    in_diffusers_format = config.get("_class_name") == DIFFUSERS_CLASS
+    if not in_diffusers_format:
+        state = to_diffusers_state(state, folder)
+        config = infer_config(state, config)
     return BaseWeights(
         state=state,
-        config=config if ours else infer_config(state, config),
-        name=found.name if found.revision or found.name == TOY else pipeline.resolve().name,
+        config=config,
+        name=found.name if found.revision or found.name == TOY else _pipeline(folder).resolve().name,
         revision=found.revision,
-        temporal_factor=int(vae.get("scale_factor_temporal", _WAN_TEMPORAL_FACTOR)),
-        folder=folder if ours else None,
+        temporal_factor=temporal_factor_of(folder),
+        folder=folder if in_diffusers_format else None,
     )
+
+
+def transformer_folder(found: Path) -> Path:
+    """Return where the transformer lies in a pipeline's folder, or the folder itself where it is a transformer's."""
+    return found / "transformer" if (found / "transformer").is_dir() else found
+
+
+def _pipeline(folder: Path) -> Path:
+    return folder.parent if folder.name == "transformer" else folder
+
+
+def temporal_factor_of(folder: Path) -> int:
+    """Return the pixel frames per latent frame by the VAE beside a transformer's folder, Wan's where there is none."""
+    config = _pipeline(folder) / "vae" / "config.json"
+    vae = read_config(config) if config.is_file() else {}
+    return int(vae.get("scale_factor_temporal", WAN_TEMPORAL_FACTOR))
+
+
+def config_beside(file: Path) -> Mapping[str, Any]:
+    """Return the config.json beside a single file, empty where there is none."""
+    beside = file.with_name("config.json")
+    return read_config(beside) if beside.is_file() else {}
 
 
 def _load_diffusers(folder: Path, dtype: torch.dtype) -> Any:
@@ -145,7 +165,12 @@ def _read_file(file: Path) -> dict[str, Tensor]:
     return state
 
 
-def _diffusers_names(state: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
+def to_diffusers_state(state: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
+    """Return weights of ComfyUI's, the original or diffusers' names under the last.
+
+    Raises:
+        ValueError: They are no Wan VACE's; ``source`` is named.
+    """
     state = {name.removeprefix(_COMFYUI_PREFIX): tensor for name, tensor in state.items()}
     if "vace_patch_embedding.weight" not in state:
         raise ValueError(

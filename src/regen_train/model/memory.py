@@ -78,8 +78,12 @@ def estimate_bytes(model: WanVace, policy: Policy, *, tokens: int, batch: int) -
     frozen = frozen_bytes(model, options.quantize_base, block_swap=options.block_swap)
     hidden_state = batch * tokens * model.hidden_size * model.dtype.itemsize
     states = estimate_hidden_states(model, policy)
-    learning = _BYTES_PER_LEARNING * model.num_parameters().trainable
-    return int(frozen + learning + states * hidden_state + _made_weight(model))
+    return int(frozen + learning_bytes(model) + states * hidden_state + _made_weight(model))
+
+
+def learning_bytes(model: WanVace) -> int:
+    """Return the bytes of what learns, with gradients and the optimizer's moments."""
+    return _BYTES_PER_LEARNING * model.num_parameters().trainable
 
 
 def _made_weight(model: WanVace) -> int:

@@ -7,16 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regen_train.adapter import to_diffusers_names
 from regen_train.model.assemble import empty_transformer
-from regen_train.model.base import LoadedTransformer, infer_config
+from regen_train.model.base import (
+    DIFFUSERS_CLASS,
+    WAN_TEMPORAL_FACTOR,
+    LoadedTransformer,
+    config_beside,
+    infer_config,
+    temporal_factor_of,
+    to_diffusers_state,
+    transformer_folder,
+)
 from regen_train.model.block_options import BlockOptions
 from regen_train.model.lora import LoraSpec, add_lora
 from regen_train.model.random_init import RANDOM_PREFIX, random_config
 from regen_train.model.wan_vace import VACE_PARTS, Trainable, WanVace
 from regen_train.pretrained import DTYPES, Precision, read_config, resolve_folder
 
-_TEMPORAL_FACTOR = 4
 _PLAIN_BLOCKS = BlockOptions()
 
 
@@ -67,41 +74,30 @@ def outline_of(loaded: LoadedTransformer, *, dtype: Precision, lora: LoraSpec | 
     return model
 
 
-def _read_config(pretrained: str, revision: str | None) -> tuple[dict[str, Any], int]:
+def _read_config(pretrained: str, revision: str | None) -> tuple[Mapping[str, Any], int]:
     """Return the transformer's config and the pixel frames per latent frame."""
     if pretrained.startswith(RANDOM_PREFIX):
-        return random_config(pretrained), _TEMPORAL_FACTOR
+        return random_config(pretrained), WAN_TEMPORAL_FACTOR
     file = Path(pretrained).expanduser()
     if file.is_file():
-        beside = file.with_name("config.json")
-        return _config_of_files([file], read_config(beside) if beside.is_file() else {}), _TEMPORAL_FACTOR
-    parts = ("transformer/config.json", "vae/config.json", "config.json")
-    found = resolve_folder(pretrained, revision=revision, parts=parts).path
-    folder = found / "transformer" if (found / "transformer").is_dir() else found
-    vae = (folder.parent if folder.name == "transformer" else folder) / "vae" / "config.json"
-    factor = int(read_config(vae).get("scale_factor_temporal", _TEMPORAL_FACTOR)) if vae.is_file() else _TEMPORAL_FACTOR
+        return infer_config(_read_shapes([file], file), config_beside(file)), WAN_TEMPORAL_FACTOR
+    found = resolve_folder(
+        pretrained, revision=revision, parts=("transformer/config.json", "vae/config.json", "config.json")
+    )
+    folder = transformer_folder(found.path)
     config = read_config(folder / "config.json")
-    if config.get("_class_name") != "WanVACETransformer3DModel":
-        config = _config_of_files(sorted(folder.glob("*.safetensors")), config)
-    return config, factor
+    if config.get("_class_name") != DIFFUSERS_CLASS:
+        config = infer_config(_read_shapes(sorted(folder.glob("*.safetensors")), folder), config)
+    return config, temporal_factor_of(folder)
 
 
-def _config_of_files(files: list[Path], beside: Mapping[str, Any]) -> dict[str, Any]:
-    """Read shapes from the headers of safetensors files, no tensors."""
+def _read_shapes(files: list[Path], source: Path) -> dict[str, Tensor]:
+    """Read the headers of safetensors files; the tensors have shapes alone."""
     from safetensors import safe_open
 
     state: dict[str, Tensor] = {}
     for file in files:
         with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - no dict
-                shape = opened.get_slice(name).get_shape()
-                state[name.removeprefix("model.diffusion_model.")] = torch.empty(shape, device="meta")
-    if "vace_patch_embedding.weight" not in state:
-        raise ValueError(
-            f"{files[0].parent if files else 'the folder'} holds no VACE blocks; expected Wan2.1-VACE weights under "
-            "original or diffusers' names"
-        )
-    if "condition_embedder.time_proj.weight" not in state:
-        names = to_diffusers_names(state)
-        state = {names[name]: tensor for name, tensor in state.items()}
-    return infer_config(state, beside)
+            shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118 - no dict
+        state |= {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    return to_diffusers_state(state, source)

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from regen_train.model import WanVace, estimate_bytes
 from regen_train.model.checkpointing import POLICIES, Policy
-from regen_train.model.memory import USABLE_SHARE
+from regen_train.model.memory import USABLE_SHARE, learning_bytes
 from regen_train.model.quantizing import frozen_bytes
 
 _GIB = 2**30
-_BYTES_PER_LEARNING = 16  # fp32 weight and gradient, and AdamW's two moments
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def needs_of(model: WanVace, tokens: int, *, batch_size: int, device_type: str) 
     """
     options = model.block_options
     frozen = frozen_bytes(model, options.quantize_base, block_swap=options.block_swap)
-    learning = _BYTES_PER_LEARNING * model.num_parameters().trainable
+    learning = learning_bytes(model)
     policies = [policy for policy in POLICIES if policy != "offload" or device_type != "cpu"]
     activations = {
         policy: estimate_bytes(model, policy, tokens=tokens, batch=batch_size) - frozen - learning
