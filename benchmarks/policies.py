@@ -59,7 +59,7 @@ def inputs(model: WanVace, bucket: Bucket, *, batch: int, reference: bool, devic
 def step(model: WanVace, given: dict[str, Tensor]) -> tuple[int, int]:
     """Compute gradients; return the bytes kept between forward and backward, and the peak."""
     model.zero_grad()
-    if model.block_options.compile != "none":  # compiles first, and not under a mode that looks at every operator
+    if model.block_options.compile:  # compiles first, and not under a mode that looks at every operator
         model(**given).square().mean().backward()
         model.zero_grad()
     if given["sigma"].device.type == "cuda":
@@ -70,7 +70,7 @@ def step(model: WanVace, given: dict[str, Tensor]) -> tuple[int, int]:
         loss.backward()
         torch.cuda.synchronize()
         return kept, torch.cuda.max_memory_allocated() - before
-    if model.block_options.compile != "none":
+    if model.block_options.compile:
         model(**given).square().mean().backward()
         return 0, 0
     with LiveMemory() as memory:
@@ -144,11 +144,11 @@ def policies(options: argparse.Namespace, model: WanVace, given: dict[str, Tenso
 
 WAYS = {
     "plain": BlockOptions(),
-    "compile": BlockOptions(compile="blocks"),
-    "int8": BlockOptions(quantize_base="int8"),
-    "fp8": BlockOptions(quantize_base="fp8"),
-    "nf4": BlockOptions(quantize_base="nf4"),
-    "int8+compile": BlockOptions(compile="blocks", quantize_base="int8"),
+    "compile": BlockOptions(compile=True),
+    "int8": BlockOptions(quantize="int8"),
+    "fp8": BlockOptions(quantize="fp8"),
+    "nf4": BlockOptions(quantize="nf4"),
+    "int8+compile": BlockOptions(compile=True, quantize="int8"),
     "swap": BlockOptions(),  # half of the main blocks
 }
 
@@ -164,7 +164,7 @@ def ways(options: argparse.Namespace, given: dict[str, Tensor]) -> None:
     for name in options.ways:
         blocks, before = WAYS[name], compilation()
         if name == "swap":
-            blocks = BlockOptions(block_swap=options.num_main // 2)
+            blocks = BlockOptions(swap=options.num_main // 2)
         try:
             model = load(options, blocks, checkpointing=options.checkpointing)
             cost = measure(model, given, options.steps)

@@ -28,7 +28,7 @@ LORA = {"lora": LoraSpec(rank=4)}
 
 
 @pytest.mark.parametrize(
-    ("policy", "options", "quantize_base"),
+    ("policy", "options", "quantize"),
     [
         *((policy, LORA, "none") for policy in POLICIES),
         ("selective", {"lora": LoraSpec(rank=4, dropout=0.5), "dtype": "bf16"}, "none"),
@@ -37,11 +37,11 @@ LORA = {"lora": LoraSpec(rank=4)}
         ("full", LORA, "int8"),
     ],
 )
-def test_no_number_changes(policy, options, quantize_base):
-    plain = tiny(policy, blocks=BlockOptions(quantize_base=quantize_base), **options)
+def test_no_number_changes(policy, options, quantize):
+    plain = tiny(policy, blocks=BlockOptions(quantize=quantize), **options)
     expected, state = two_passes(plain), plain.state_dict()
     for swapped in (3, 4):
-        model = tiny(policy, blocks=BlockOptions(block_swap=swapped, quantize_base=quantize_base), **options)
+        model = tiny(policy, blocks=BlockOptions(swap=swapped, quantize=quantize), **options)
         for _ in range(2):
             model.zero_grad()
             found = two_passes(model)
@@ -54,7 +54,7 @@ def test_no_number_changes(policy, options, quantize_base):
 
 
 def test_two_blocks_are_there_and_each_is_copied_once_on_its_way():
-    model = tiny("none", blocks=BlockOptions(block_swap=NUM_BLOCKS))
+    model = tiny("none", blocks=BlockOptions(swap=NUM_BLOCKS))
     swap = model.swap
     block = sum(parameter.nbytes for parameter in model.transformer.blocks[0].parameters())
     assert (swap.host_bytes, swap.resident_bytes) == (4 * block, 0)
@@ -77,7 +77,7 @@ def _position(model: WanVace) -> int:
 
 
 def test_the_next_block_is_copied_before_one_computes():
-    model = tiny("full", blocks=BlockOptions(block_swap=NUM_BLOCKS))
+    model = tiny("full", blocks=BlockOptions(swap=NUM_BLOCKS))
     there = []
     for place, block in enumerate(model.transformer.blocks):
         block.register_forward_pre_hook(
@@ -90,7 +90,7 @@ def test_the_next_block_is_copied_before_one_computes():
 
 
 def test_moving_the_model_leaves_swapped_blocks_where_they_are():
-    model = tiny("none", blocks=BlockOptions(block_swap=2)).to("meta")
+    model = tiny("none", blocks=BlockOptions(swap=2)).to("meta")
     assert swapped_places(NUM_BLOCKS, 2) == [0, 2]
     assert [block.ffn.net[2].weight.is_meta for block in model.transformer.blocks] == [False, True, False, True]
     assert model.transformer.vace_blocks[0].ffn.net[2].base_layer.weight.is_meta
@@ -107,9 +107,9 @@ def test_compiled_blocks_are_swapped_too(monkeypatch):
     torch._dynamo.reset()
     monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
     monkeypatch.setitem(RANDOM_CONFIGS, "tiny", RANDOM_CONFIGS["tiny"] | {"num_layers": 3, "vace_layers": [0]})
-    expected = two_passes(tiny("none", blocks=BlockOptions(compile="blocks")))
+    expected = two_passes(tiny("none", blocks=BlockOptions(compile=True)))
     for policy in ("none", "full"):
-        found = two_passes(tiny(policy, blocks=BlockOptions(compile="blocks", block_swap=3)))
+        found = two_passes(tiny(policy, blocks=BlockOptions(compile=True, swap=3)))
         assert all(torch.equal(found[name], gradient) for name, gradient in expected.items()), policy
 
 
@@ -118,7 +118,7 @@ def test_the_estimate_knows():
     plain = outline_wan_vace("random:tiny", **options)
     block = sum(parameter.nbytes for parameter in plain.transformer.blocks[0].parameters())
     for swapped, saved in ((2, 0), (3, block), (4, 2 * block)):
-        model = outline_wan_vace("random:tiny", blocks=BlockOptions(block_swap=swapped), **options)
+        model = outline_wan_vace("random:tiny", blocks=BlockOptions(swap=swapped), **options)
         sizes = [estimate_bytes(m, "full", tokens=100, batch=1) for m in (plain, model)]
         assert sizes[0] - sizes[1] == saved
 
@@ -126,11 +126,11 @@ def test_the_estimate_knows():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"blocks": BlockOptions(block_swap=5)}, "block_swap must be at most 4, the model's main blocks, got 5"),
-        ({"blocks": BlockOptions(block_swap=-1)}, "block_swap must be at least 0, got -1"),
-        ({"blocks": BlockOptions(block_swap=2), "trainable": "all"}, "block_swap: 2 is for frozen weights"),
+        ({"blocks": BlockOptions(swap=5)}, "blocks.swap must be at most 4, the model's main blocks, got 5"),
+        ({"blocks": BlockOptions(swap=-1)}, "blocks.swap must be at least 0, got -1"),
+        ({"blocks": BlockOptions(swap=2), "trainable": "all"}, "blocks.swap: 2 is for frozen weights"),
         (
-            {"blocks": BlockOptions(block_swap=2, compile="blocks"), "checkpointing": "selective"},
+            {"blocks": BlockOptions(swap=2, compile=True), "checkpointing": "selective"},
             "needs checkpointing none, full or offload, got selective",
         ),
     ],
@@ -146,8 +146,8 @@ def test_a_run_is_the_same_and_ddp_leaves_the_blocks_alone(quick_arguments, tmp_
         return TrainingCLI.run(["fit", *quick_arguments, *run, *more])
 
     expected = fit("plain", 3).model.wan.trainable_state()
-    fit("swapped", 2, "--model.block_swap", "3")
-    done = fit("swapped", 3, "--model.block_swap", "3", "--ckpt_path", "last")
+    fit("swapped", 2, "--model.blocks.swap", "3")
+    done = fit("swapped", 3, "--model.blocks.swap", "3", "--ckpt_path", "last")
     assert "swapped" in capsys.readouterr().out
     found = done.model.wan.trainable_state()
     assert all(torch.equal(value, found[name]) for name, value in expected.items())

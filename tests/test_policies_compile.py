@@ -61,7 +61,7 @@ def test_gradients_are_the_plain_ones_under_every_policy(monkeypatch):
     expected = gradients_of(plain)
     for policy, graphs in (("none", 3), ("full", 0), ("offload", 0), ("selective", 2)):
         before = number_of_graphs()
-        model = tiny(policy, blocks=BlockOptions(compile="blocks"), **DROPOUT)
+        model = tiny(policy, blocks=BlockOptions(compile=True), **DROPOUT)
         assert farthest(gradients_of(model), expected) < TOLERANCE, policy
         assert farthest(gradients_of(model), expected) < TOLERANCE, f"{policy}, once more"
         # Each kind of block is compiled once, however many there are; full and offload run what none has compiled, and
@@ -73,14 +73,14 @@ def test_gradients_are_the_plain_ones_under_every_policy(monkeypatch):
 
 def test_a_quantized_base_is_compiled_too(monkeypatch):
     shorten(monkeypatch, layers=2)
-    expected = gradients_of(tiny("full", blocks=BlockOptions(quantize_base="int8")))
-    found = gradients_of(tiny("full", blocks=BlockOptions(quantize_base="int8", compile="blocks")))
+    expected = gradients_of(tiny("full", blocks=BlockOptions(quantize="int8")))
+    found = gradients_of(tiny("full", blocks=BlockOptions(quantize="int8", compile=True)))
     assert farthest(found, expected) < TOLERANCE
 
 
 def test_every_shape_is_compiled_once_and_no_prompt_makes_one(monkeypatch):
     monkeypatch.setattr(compiling, "BACKEND", "eager")
-    model = tiny("none", blocks=BlockOptions(compile="blocks"))
+    model = tiny("none", blocks=BlockOptions(compile=True))
     graphs = []
     for bucket in (Bucket(5, 32, 48), Bucket(5, 32, 32), Bucket(9, 32, 48), Bucket(5, 32, 48)):
         given = inputs(model, bucket=bucket)
@@ -95,7 +95,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(quick_arguments, tmp_path: Path,
 
     def fit(folder: str, steps: int, *more: str) -> dict[str, torch.Tensor]:
         run = ["--trainer.default_root_dir", str(tmp_path / folder), "--trainer.max_steps", str(steps)]
-        done = TrainingCLI.run(["fit", *quick_arguments, "--model.compile", "blocks", *run, *more])
+        done = TrainingCLI.run(["fit", *quick_arguments, "--model.blocks.compile", "true", *run, *more])
         return done.model.wan.trainable_state()
 
     expected = fit("whole", 3)
@@ -114,7 +114,7 @@ def test_fused_kernels_compute_the_plain_gradients(monkeypatch, tmp_path: Path):
     expected = gradients_of(tiny("none", **DROPOUT))
     for policy in ("none", "full", "selective"):
         assert (
-            farthest(gradients_of(tiny(policy, blocks=BlockOptions(compile="blocks"), **DROPOUT)), expected) < TOLERANCE
+            farthest(gradients_of(tiny(policy, blocks=BlockOptions(compile=True), **DROPOUT)), expected) < TOLERANCE
         ), policy
 
 

@@ -76,7 +76,7 @@ def rounded(model: WanVace, quantized: WanVace) -> WanVace:
 def test_what_learns_is_exact_on_top_of_the_rounded_base(kind: str, options: dict) -> None:
     expected: dict[str, Tensor] = {}
     for policy in POLICIES:
-        model = tiny(policy, blocks=BlockOptions(quantize_base=kind), **options)
+        model = tiny(policy, blocks=BlockOptions(quantize=kind), **options)
         loss_of(model).backward()
         if not expected:
             plain = rounded(tiny("none", **options), model)
@@ -89,7 +89,7 @@ def test_what_learns_is_exact_on_top_of_the_rounded_base(kind: str, options: dic
 
 def test_bytes_and_errors_are_measured_and_the_base_keeps_its_name(kind: str) -> None:
     plain = load_wan_vace("random:tiny", lora=LoraSpec(rank=4))
-    model = load_wan_vace("random:tiny", lora=LoraSpec(rank=4), blocks=BlockOptions(quantize_base=kind))
+    model = load_wan_vace("random:tiny", lora=LoraSpec(rank=4), blocks=BlockOptions(quantize=kind))
     said = model.quantization
     assert said is not None
     frozen = [sum(p.nbytes for p in m.parameters() if not p.requires_grad) for m in (plain, model)]
@@ -105,7 +105,7 @@ def test_bytes_and_errors_are_measured_and_the_base_keeps_its_name(kind: str) ->
 
 
 def test_the_estimate_knows(kind: str) -> None:
-    options = {"lora": LoraSpec(rank=4), "blocks": BlockOptions(quantize_base=kind)}
+    options = {"lora": LoraSpec(rank=4), "blocks": BlockOptions(quantize=kind)}
     model, outline = load_wan_vace("random:tiny", **options), outline_wan_vace("random:tiny", **options)
     assert frozen_bytes(outline, kind) == frozen_bytes(model, kind)
     plain = outline_wan_vace("random:tiny", lora=LoraSpec(rank=4))
@@ -117,9 +117,9 @@ def test_the_estimate_knows(kind: str) -> None:
 
 def test_what_cannot_be_quantized_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for options, message in (
-        ({"blocks": BlockOptions(quantize_base="fp8"), "trainable": "all"}, "trainable: all leaves none"),
+        ({"blocks": BlockOptions(quantize="fp8"), "trainable": "all"}, "trainable: all leaves none"),
         (
-            {"blocks": BlockOptions(quantize_base="int8"), "lora": LoraSpec(use_dora=True)},
+            {"blocks": BlockOptions(quantize="int8"), "lora": LoraSpec(use_dora=True)},
             "use_dora learns from the base's own weights",
         ),
     ):
@@ -127,23 +127,23 @@ def test_what_cannot_be_quantized_is_refused(monkeypatch: pytest.MonkeyPatch) ->
             load_wan_vace("random:tiny", **options)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(
-        ImportError, match=r"quantize_base: nf4 needs bitsandbytes: pip install 'regen_train\[quantize\]'"
+        ImportError, match=r"blocks.quantize: nf4 needs bitsandbytes: pip install 'regen_train\[quantize\]'"
     ):
-        load_wan_vace("random:tiny", blocks=BlockOptions(quantize_base="nf4"))
+        load_wan_vace("random:tiny", blocks=BlockOptions(quantize="nf4"))
     with pytest.raises(ValueError, match="the base is quantized and its own weights are gone"):
-        load_wan_vace("random:tiny", blocks=BlockOptions(quantize_base="int8")).merged_state(torch.float32)
+        load_wan_vace("random:tiny", blocks=BlockOptions(quantize="int8")).merged_state(torch.float32)
 
 
 def test_exports_of_a_quantized_run_go_with_the_base_as_it_was(
     quick_arguments: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--model.quantize_base", "int8", "--trainer.max_steps", "2", "--ckpt_path", "last"]
+    options = ["--model.blocks.quantize", "int8", "--trainer.max_steps", "2", "--ckpt_path", "last"]
     done = TrainingCLI.run(["fit", *quick_arguments, *options])
     assert "quantized  int8, 0.00 GiB frozen" in capsys.readouterr().out
     checkpoint = tmp_path / "run" / "step-000002.ckpt"
     assert all(".lora_" in name for name in read_checkpoint(checkpoint)["state_dict"])
     report = export_checkpoint(checkpoint, tmp_path / "out", pretrained=str(tiny_model), dtype="fp32")
-    assert report.metadata.settings["quantize_base"] == "int8"
+    assert report.metadata.settings["quantize"] == "int8"
     base = WanVACETransformer3DModel.from_pretrained(tiny_model / "transformer").state_dict()
     merged = WanVACETransformer3DModel.from_pretrained(tmp_path / "out/merged/transformer").state_dict()
     factors = load_adapter(tmp_path / "out/pytorch_lora_weights.safetensors").state

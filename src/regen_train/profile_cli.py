@@ -75,8 +75,8 @@ class ProfileCLI(TrainingCLI):
         needs = needs_of(outline, tokens, batch_size=data.per_device_batch_size, device_type=device.type)
         free = free_bytes(device, processes=self.trainer.num_devices)
         _print(needs.describe(free=free, device=str(device), policy=module.checkpointing))
-        if module.blocks.compile != "none":
-            _print("  compile      blocks: what the compiler fuses is not kept, so activations are at most these")
+        if module.blocks.compile:
+            _print("  compile      what the compiler fuses is not kept, so activations are at most these")
         callbacks: list[Any] = vars(self.trainer)["callbacks"]
         callbacks[:] = [StepBreakdown(_WARMUP), *(kept for kept in callbacks if not isinstance(kept, Checkpoints))]
 

@@ -51,7 +51,7 @@ def describe(trainer: L.Trainer, module: VaceModule) -> str:
     if wan.quantization is not None:
         rows["quantized"] = wan.quantization.describe()
     if wan.swap is not None:
-        blocks = f"{wan.block_options.block_swap} of {len(wan.transformer.blocks)} main blocks"
+        blocks = f"{wan.block_options.swap} of {len(wan.transformer.blocks)} main blocks"
         rows["swapped"] = f"{blocks}: {wan.swap.host_bytes / 2**30:.2f} GiB in each process's CPU memory"
     width = max(map(len, rows))
     return "\n".join(f"  {name:<{width}}  {text}" for name, text in rows.items())

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Compile = Literal["none", "blocks"]
 Quantized = Literal["int8", "fp8", "nf4"]
-QuantizeBase = Literal["none"] | Quantized
+Quantize = Literal["none"] | Quantized
 QUANTIZED: tuple[Quantized, ...] = get_args(Quantized)
 
 
@@ -14,12 +13,17 @@ class BlockOptions:
     """What is done to the blocks once the model is whole; what learns computes the same, up to what each says.
 
     Args:
-        compile: ``blocks`` = compile each kind of block once for every shape; see `set_compile`.
-        quantize_base: What frozen layers are kept in, ``none`` = as they are; see `quantize_base`. Such a model can be
-            trained and sampled from, but not merged: its own weights are gone.
-        block_swap: How many main blocks wait in CPU memory; see `BlockSwap`.
+        compile: Have torch.compile fuse what lies between the matrix products of each block. The first step of every
+            bucket takes minutes; ``TORCHINDUCTOR_CACHE_DIR`` names a folder that keeps what was compiled for later
+            runs.
+        quantize: What frozen layers are kept in: ``none`` = as they are; ``int8`` or ``fp8`` = half the memory of bf16;
+            ``nf4`` = about a quarter, by bitsandbytes. The LoRA is as precise as ever; the start-up summary says how
+            far the base moves. Such a model cannot be merged, its own weights are gone; exports go with the base as it
+            was.
+        swap: How many of the main blocks wait in pinned CPU memory and are copied to the GPU ahead of their use, at
+            equal gradients: from 3 up, each saves its weights there. Every process keeps its own copy.
     """
 
-    compile: Compile = "none"
-    quantize_base: QuantizeBase = "none"
-    block_swap: int = 0
+    compile: bool = False
+    quantize: Quantize = "none"
+    swap: int = 0

@@ -19,26 +19,26 @@ def check_blocks(options: BlockOptions, *, lora: LoraSpec | None, trainable: Tra
         ImportError: A quantization needs a package that is not installed.
     """
     faults = []
-    if options.block_swap < 0:
-        faults.append(f"block_swap must be at least 0, got {options.block_swap}")
-    frozen = {f"quantize_base: {options.quantize_base}": options.quantize_base != "none"}
-    frozen[f"block_swap: {options.block_swap}"] = options.block_swap > 0
+    if options.swap < 0:
+        faults.append(f"blocks.swap must be at least 0, got {options.swap}")
+    frozen = {f"blocks.quantize: {options.quantize}": options.quantize != "none"}
+    frozen[f"blocks.swap: {options.swap}"] = options.swap > 0
     for name in (name for name, used in frozen.items() if used):
         if trainable == "all":
             faults.append(f"{name} is for frozen weights, and trainable: all leaves none")
         if spread.weights is not None:
             faults.append(f"{name} needs whole weights, which FSDP2 spreads; use strategy ddp")
-    if options.quantize_base != "none" and lora is not None and lora.use_dora:
+    if options.quantize != "none" and lora is not None and lora.use_dora:
         faults.append(
-            f"lora.use_dora learns from the base's own weights, and quantize_base: {options.quantize_base} "
+            f"lora.use_dora learns from the base's own weights, and blocks.quantize: {options.quantize} "
             "does not keep them"
         )
-    if options.compile != "none" and spread.together:
-        faults.append("compile: blocks is not made for FSDP2 or context_parallel; use compile: none")
+    if options.compile and spread.together:
+        faults.append("blocks.compile is not made for FSDP2 or context_parallel")
     if faults:
         raise ValueError("; ".join(faults))
-    if options.quantize_base != "none":
-        require(options.quantize_base)
+    if options.quantize != "none":
+        require(options.quantize)
 
 
 def set_blocks(model: WanVace, options: BlockOptions, *, checkpointing: Policy) -> None:
@@ -53,14 +53,14 @@ def set_blocks(model: WanVace, options: BlockOptions, *, checkpointing: Policy) 
         ValueError: There are fewer main blocks than are to be swapped, or the policy does not go with the options.
     """
     num_main = len(model.transformer.blocks)
-    if options.block_swap > num_main:
-        raise ValueError(f"block_swap must be at most {num_main}, the model's main blocks, got {options.block_swap}")
-    if options.block_swap and options.compile != "none" and checkpointing == "selective":
-        raise ValueError("block_swap with compile: blocks needs checkpointing none, full or offload, got selective")
-    if options.quantize_base != "none":
-        model.quantization = quantize_base(model, options.quantize_base)
-    if options.compile != "none":
+    if options.swap > num_main:
+        raise ValueError(f"blocks.swap must be at most {num_main}, the model's main blocks, got {options.swap}")
+    if options.swap and options.compile and checkpointing == "selective":
+        raise ValueError("blocks.swap with blocks.compile needs checkpointing none, full or offload, got selective")
+    if options.quantize != "none":
+        model.quantization = quantize_base(model, options.quantize)
+    if options.compile:
         dropout = model.lora is not None and model.lora.dropout > 0
         set_compile(model.transformer, policy=checkpointing, dropout=dropout)
-    if options.block_swap:
-        model.swap = swap_blocks(model.transformer, options.block_swap, keeps_weights=checkpointing == "none")
+    if options.swap:
+        model.swap = swap_blocks(model.transformer, options.swap, keeps_weights=checkpointing == "none")

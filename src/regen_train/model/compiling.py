@@ -59,7 +59,7 @@ def set_compile(transformer: Any, *, policy: Policy, dropout: bool) -> None:
     if policy == "selective":
         set_checkpointing(transformer, policy, run=torch.compile(run_but_attention, **settings))
     logger.info(
-        "compile: blocks: the first step of every shape takes minutes unless cached; at most %d graphs, eight a shape",
+        "blocks.compile: the first step of every shape takes minutes unless cached; at most %d graphs, eight a shape",
         MOST_GRAPHS,
     )
 

@@ -130,7 +130,7 @@ def base_state(transformer: torch.nn.Module) -> dict[str, Tensor]:
         ValueError: They were quantized.
     """
     if any(isinstance(module, QuantizedLinear) for module in transformer.modules()):
-        raise ValueError("the base is quantized and its own weights are gone; load it with quantize_base: none")
+        raise ValueError("the base is quantized and its own weights are gone; load it with blocks.quantize: none")
     return {
         name.replace(".base_layer.", "."): tensor
         for name, tensor in transformer.state_dict().items()

@@ -75,7 +75,7 @@ def estimate_bytes(model: WanVace, policy: Policy, *, tokens: int, batch: int) -
         batch: Samples in one pass.
     """
     options = model.block_options
-    frozen = frozen_bytes(model, options.quantize_base, block_swap=options.block_swap)
+    frozen = frozen_bytes(model, options.quantize, swap=options.swap)
     hidden_state = batch * tokens * model.hidden_size * model.dtype.itemsize
     states = estimate_hidden_states(model, policy)
     return int(frozen + learning_bytes(model) + states * hidden_state + _made_weight(model))
@@ -88,7 +88,7 @@ def learning_bytes(model: WanVace) -> int:
 
 def _made_weight(model: WanVace) -> int:
     """Return the bytes of the largest quantized weight while it is made: fp32, then the computation's precision."""
-    if model.block_options.quantize_base == "none":
+    if model.block_options.quantize == "none":
         return 0
     layers = frozen_linears(model.transformer).values()
     largest: int = max(layer.in_features * layer.out_features for layer in layers)

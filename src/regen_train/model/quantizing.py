@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from regen_train import flow
-from regen_train.model.block_options import QuantizeBase, Quantized
+from regen_train.model.block_options import Quantize, Quantized
 from regen_train.model.block_swap import NUM_SLOTS
 from regen_train.model.probe import make_probe, velocity_of
 from regen_train.model.quantized_linear import (
@@ -54,20 +54,20 @@ def frozen_linears(transformer: Any) -> dict[str, Any]:
     }
 
 
-def frozen_bytes(model: WanVace, kind: QuantizeBase, *, block_swap: int = 0) -> int:
+def frozen_bytes(model: WanVace, kind: Quantize, *, swap: int = 0) -> int:
     """Return the bytes of all weights that do not learn, by their shapes.
 
     Args:
         model: With or without weights, quantized or not yet.
         kind: What its frozen linear layers are or will be kept in.
-        block_swap: How many main blocks are or will be swapped: only what is on the device counts.
+        swap: How many main blocks are or will be swapped: only what is on the device counts.
     """
     layers = list(frozen_linears(model.transformer).values())
-    waiting = max(block_swap - NUM_SLOTS, 0)
+    waiting = max(swap - NUM_SLOTS, 0)
     return _bytes(model, layers, kind) - waiting * _bytes(model.transformer.blocks[0], layers, kind)
 
 
-def _bytes(module: nn.Module, layers: list[Any], kind: QuantizeBase) -> int:
+def _bytes(module: nn.Module, layers: list[Any], kind: Quantize) -> int:
     frozen = {id(p): p.numel() * p.element_size() for p in module.parameters() if not p.requires_grad}
     if kind == "none":
         return sum(frozen.values())

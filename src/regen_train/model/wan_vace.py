@@ -113,7 +113,7 @@ class WanVace(nn.Module):
         num_tokens = math.prod(noised_latents.shape[2:]) // math.prod(self.geometry.patch_size)
         # Every length of prompts would be compiled for, and kernels chosen by name need not take scores.
         named = self.transformer.blocks[0].attn2.processor._attention_backend is not None
-        if named or self.block_options.compile != "none":
+        if named or self.block_options.compile:
             num_tokens = MAX_PROMPT_TOKENS
         with self._precision(noised_latents.device.type):
             velocity: Tensor = self.transformer(

@@ -76,7 +76,7 @@ def needs_of(model: WanVace, tokens: int, *, batch_size: int, device_type: str) 
         device_type: On ``cpu`` there is nowhere to offload to.
     """
     options = model.block_options
-    frozen = frozen_bytes(model, options.quantize_base, block_swap=options.block_swap)
+    frozen = frozen_bytes(model, options.quantize, swap=options.swap)
     learning = learning_bytes(model)
     policies = [policy for policy in POLICIES if policy != "offload" or device_type != "cpu"]
     activations = {

@@ -51,14 +51,7 @@ class VaceModule(L.LightningModule):
             in CPU memory meanwhile; ``auto`` = the fastest of them that fits the memory there is.
         attention: Kernel of attention by the name of diffusers' dispatcher: ``native``, ``_native_flash``,
             ``_native_cudnn``, ``flash``, ``_flash_3`` and so on; ``auto`` leaves it to PyTorch.
-        compile: ``blocks`` = have torch.compile fuse what lies between the matrix products of each block. The first
-            step of every bucket takes minutes; ``TORCHINDUCTOR_CACHE_DIR`` names a folder that keeps what was compiled
-            for later runs.
-        quantize_base: What the blocks' frozen layers are kept in: ``none`` = as ``dtype`` says; ``int8`` or ``fp8`` =
-            half the memory of bf16; ``nf4`` = about a quarter, by bitsandbytes. The LoRA is as precise as ever; the
-            start-up summary says how far the base moves. Exports go with the base as it was.
-        block_swap: How many of the main blocks wait in pinned CPU memory and are copied to the GPU ahead of their use,
-            at equal gradients: from 3 up, each saves its weights there. Every process keeps its own copy.
+        blocks: Whether the blocks are compiled, quantized or swapped.
         context_parallel: Processes that compute each clip together, a share of its tokens each: for clips too long for
             one GPU. Works under DDP and FSDP2; must divide the number of processes and the model's attention heads.
         seed: Keys the noise, the noise level and the LoRA's initialisation; the command line takes ``data.seed``.
@@ -76,9 +69,7 @@ class VaceModule(L.LightningModule):
         dtype: Literal["bf16", "fp32"] = "bf16",
         checkpointing: Checkpointing = "full",
         attention: str = "auto",
-        compile: Literal["none", "blocks"] = "none",  # noqa: A002
-        quantize_base: Literal["none", "int8", "fp8", "nf4"] = "none",
-        block_swap: int = 0,
+        blocks: BlockOptions = BlockOptions(),
         context_parallel: int = 1,
         seed: int = 0,
     ) -> None:
@@ -90,7 +81,7 @@ class VaceModule(L.LightningModule):
         self.recipe = RECIPES[recipe] if isinstance(recipe, str) else recipe
         self.loss_spec, self.optimizer_spec = loss, optimizer
         self.base_dtype, self.checkpointing, self.attention, self.seed = dtype, checkpointing, attention, seed
-        self.blocks = BlockOptions(compile, quantize_base, block_swap)
+        self.blocks = blocks
         self.strict_loading = False  # a checkpoint holds only what learns; on_load_checkpoint checks the keys
         self.model: WanVace | None = None
 
@@ -105,7 +96,7 @@ class VaceModule(L.LightningModule):
         if self.model is not None:
             return
         if self.blocks != BlockOptions() and isinstance(self.trainer.strategy, DeepSpeedStrategy):
-            raise ValueError("model.compile, quantize_base and block_swap are not made for DeepSpeed; use strategy ddp")
+            raise ValueError("model.blocks: nothing of it is made for DeepSpeed; use strategy ddp")
         self.model = load_wan_vace(
             self.pretrained,
             revision=self.revision,
@@ -246,7 +237,7 @@ class VaceModule(L.LightningModule):
             "gradient_clip_val": None if clip is None else float(clip),
             "loss": dataclasses.asdict(self.loss_spec),
             "base_dtype": self.base_dtype,
-            "quantize_base": self.blocks.quantize_base,
+            "quantize": self.blocks.quantize,
             "precision": str(self.trainer.precision),
         }
 
