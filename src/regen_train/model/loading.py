@@ -67,17 +67,13 @@ def load_wan_vace(
     """
     _check_options(dtype, lora, trainable, checkpointing, workload)
     check_blocks(blocks, lora=lora if trainable == "lora" else None, trainable=trainable, spread=spread)
-    if spread.weights is not None:
-        model = load_sharded(
-            pretrained, spread.weights, dtype=dtype, lora=lora, trainable=trainable, revision=revision, seed=seed
-        )
+    weights = spread.weights
+    if weights is None:
+        model = _load_whole(pretrained, dtype=dtype, lora=lora, trainable=trainable, revision=revision, seed=seed)
     else:
-        loaded = load_transformer(pretrained, dtype=DTYPES[dtype], revision=revision, seed=seed)
-        model = WanVace(loaded, dtype=DTYPES[dtype], lora=lora if trainable == "lora" else None, trainable=trainable)
-        if model.lora is not None:
-            add_lora(model.transformer, model.lora, seed=seed)
-        if trainable != "lora":
-            _unfreeze(model)
+        model = load_sharded(
+            pretrained, weights, dtype=dtype, lora=lora, trainable=trainable, revision=revision, seed=seed
+        )
     if model.lora is not None and model.lora.init is not None:
         model.load_lora_state(read_initial_lora(model.lora.init, model.lora, model.base))
     if trainable != "lora":
@@ -110,6 +106,18 @@ def _check_options(
         raise ValueError("checkpointing: auto needs workload, the largest step to come; or name a policy")
     if trainable != "lora" and lora is not None and lora.init is not None:
         raise ValueError(f"lora.init needs trainable: lora, got trainable: {trainable}; merge the adapter first")
+
+
+def _load_whole(
+    pretrained: str, *, dtype: Precision, lora: LoraSpec | None, trainable: Trainable, revision: str | None, seed: int
+) -> WanVace:
+    loaded = load_transformer(pretrained, dtype=DTYPES[dtype], revision=revision, seed=seed)
+    model = WanVace(loaded, dtype=DTYPES[dtype], lora=lora if trainable == "lora" else None, trainable=trainable)
+    if model.lora is not None:
+        add_lora(model.transformer, model.lora, seed=seed)
+    if trainable != "lora":
+        _unfreeze(model)
+    return model
 
 
 def _unfreeze(model: WanVace) -> None:
