@@ -223,11 +223,11 @@ def test_a_command_that_fails_beside_tells_what_it_said(tmp_path: Path) -> None:
 
 def test_a_command_beside_does_not_outlive_a_fault(tmp_path: Path) -> None:
     slow = ("timeit", "-n", "1", "-r", "1", "import time; time.sleep(60)")
-    start = time.perf_counter()
+    start, before = time.perf_counter(), set(psutil.Process().children())  # such as other tests' helpers
     with pytest.raises(ValueError, match="elsewhere"), Journal().beside(tmp_path / "log", *slow):
         raise ValueError("elsewhere")
     assert time.perf_counter() - start < 30
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= before
 
 
 def test_commands_are_shown_as_they_are_typed() -> None:
