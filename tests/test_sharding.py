@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 from processes import mean_over_processes, run_processes
-from test_policies import gradients, loss_of
+from test_policies import gradients, inputs, loss_of
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
-from regen_train.model import LoraSpec, Spread, WanVace, load_wan_vace
+from regen_train.model import LoraSpec, Spread, WanVace, estimate_bytes, load_wan_vace, wan_vace
 from regen_train.model.live_memory import LiveMemory
 from regen_train.model.sharding import is_sharded, own_part, whole
+from regen_train.schema import Bucket
 
 MAIN: list[dict[str, Any]] = [
     {"lora": LoraSpec(rank=4)},
@@ -79,6 +80,20 @@ def load_frugally() -> None:
     assert memory.peak < 0.9 * total, f"peak {memory.peak:,}, own {own:,}, total {total:,}"
 
 
+def step_as_estimated() -> None:
+    # As beside the tokens of a real clip, prompts must not count; padded to 512 they would outnumber these.
+    wan_vace.pad_shortly = lambda prompts, *, num_tokens: prompts
+    model, bucket = load("random:tiny", sharded=True, lora=LoraSpec(rank=4), checkpointing="full"), Bucket(9, 96, 96)
+    optimizer, given = torch.optim.AdamW(model.trained_parameters().values()), inputs(model, bucket=bucket)
+    with LiveMemory() as memory:
+        model(**given).square().mean().backward()
+        optimizer.step()
+    counted = memory.peak + sum(own_part(p.detach()).nbytes for p in model.parameters())
+    tokens = model.geometry.num_tokens(bucket, reference=False)
+    estimated = estimate_bytes(model, "full", tokens=tokens, batch=2, num_shards=torch.distributed.get_world_size())
+    assert 0.75 < estimated / counted < 1.35, f"{estimated:,} bytes estimated, {counted:,} counted"
+
+
 def compare_all(pretrained: str, cases: list[dict[str, Any]]) -> None:
     for options in cases:
         print(options, flush=True)  # of the case that fails
@@ -87,6 +102,10 @@ def compare_all(pretrained: str, cases: list[dict[str, Any]]) -> None:
 
 def test_no_process_ever_holds_the_whole_base(tmp_path: Path) -> None:
     run_processes(2, load_frugally, tmp_path)
+
+
+def test_a_step_needs_the_memory_that_is_estimated(tmp_path: Path) -> None:
+    run_processes(2, step_as_estimated, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from regen_train.profiling import StepBreakdown, needs_of, write_random_dataset
 from regen_train.schema import Bucket
 from regen_train.training import VaceModule
 from regen_train.training.dataset_check import vae_sha256
+from regen_train.training.strategies import num_shards
 from regen_train.training_cli import TrainingCLI
 
 _WARMUP = 2
@@ -72,7 +73,13 @@ class ProfileCLI(TrainingCLI):
             buckets = [bucket for bucket, number in data.samples_per_bucket.items() if number]
         tokens = max(outline.geometry.num_tokens(bucket, reference=reference) for bucket in buckets)
         device = self.trainer.strategy.root_device
-        needs = needs_of(outline, tokens, batch_size=data.per_device_batch_size, device_type=device.type)
+        needs = needs_of(
+            outline,
+            -(-tokens // data.processes_per_sample),
+            batch_size=data.per_device_batch_size,
+            device_type=device.type,
+            num_shards=num_shards(self.trainer),
+        )
         free = free_bytes(device, processes=self.trainer.num_devices)
         _print(needs.describe(free=free, device=str(device), policy=module.checkpointing))
         if module.blocks.compile:

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from regen_train.callbacks.undeclared import data_of
 from regen_train.model import estimate_bytes
 from regen_train.training import VaceModule
+from regen_train.training.strategies import num_shards
 
 
 class StartSummary(L.Callback):
@@ -32,7 +33,13 @@ def describe(trainer: L.Trainer, module: VaceModule) -> str:
         f"{wan.geometry.num_tokens(bucket, reference=data.reference != 'none'):,} ({bucket})" for bucket in buckets
     ]
     largest = max(wan.geometry.num_tokens(bucket, reference=data.reference != "none") for bucket in buckets)
-    needed = estimate_bytes(wan, wan.checkpointing, tokens=-(-largest // together), batch=data.per_device_batch_size)
+    needed = estimate_bytes(
+        wan,
+        wan.checkpointing,
+        tokens=-(-largest // together),
+        batch=data.per_device_batch_size,
+        num_shards=num_shards(trainer),
+    )
     lora, recipe = module.lora, module.recipe
     learns = f"LoRA rank {lora.rank} on {lora.targets}" if lora is not None else module.trainable
     rows = {

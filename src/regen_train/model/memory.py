@@ -2,10 +2,11 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import torch
+from torch import nn
 
 from regen_train.model.checkpointing import POLICIES, Policy
 from regen_train.model.quantizing import frozen_bytes, frozen_linears
@@ -23,16 +24,18 @@ class Workload:
     """The largest forward and backward pass to come, and where.
 
     Args:
-        tokens: The transformer's sequence length.
+        tokens: The transformer's sequence length on this process.
         batch: Samples in one pass.
         free_bytes: Memory that this process may fill, before the model is loaded.
         device_type: ``cuda``, ``cpu`` or another of PyTorch's.
+        num_shards: Processes over which every weight is spread.
     """
 
     tokens: int
     batch: int
     free_bytes: int
     device_type: str
+    num_shards: int = 1
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,51 @@ _PASSING_PER_FFN = {2: 3.0, 4: 1.0}
 _KEPT_ATTENTION = 4.0
 
 
-def estimate_bytes(model: WanVace, policy: Policy, *, tokens: int, batch: int) -> int:
+@dataclass(frozen=True)
+class ModelBytes:
+    """What one process keeps of the model besides activations.
+
+    Args:
+        frozen: Weights that do not learn, as stored.
+        learning: What learns: fp32 weights, gradients and two moments.
+        gathered: Of weights that are spread over processes, those that are whole at a time.
+    """
+
+    frozen: int
+    learning: int
+    gathered: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.frozen + self.learning + self.gathered
+
+
+def model_bytes(model: WanVace, *, num_shards: int = 1) -> ModelBytes:
+    """Estimate what a process keeps besides activations, from sizes alone.
+
+    Args:
+        model: With its LoRA inside, if it has one.
+        num_shards: Processes over which FSDP2 spreads every weight. It has whole at a time what is outside of blocks,
+            one block and the next, and those two once more in the buffers they arrive in.
+    """
+    options, transformer = model.block_options, model.transformer
+    frozen = frozen_bytes(model, options.quantize, swap=options.swap)
+    learning = _BYTES_PER_LEARNING * model.num_parameters().trainable
+    if num_shards == 1:
+        return ModelBytes(frozen, learning)
+    blocks = [_whole_bytes(block) for block in (*transformer.vace_blocks, *transformer.blocks)]
+    gathered = _whole_bytes(transformer) - sum(blocks) + 4 * max(blocks)
+    return ModelBytes(-(-frozen // num_shards), -(-learning // num_shards), gathered)
+
+
+def _whole_bytes(module: Any) -> int:
+    """Return the bytes of a module's parameters, of spread ones too as if each were whole."""
+    parameters: list[nn.Parameter] = list(module.parameters())
+    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+
+
+def estimate_bytes(model: WanVace, policy: Policy, *, tokens: int, batch: int, num_shards: int = 1) -> int:
     """Estimate a training process's memory on its device, from sizes alone.
 
     Weights as stored; 16 bytes for each learning parameter; what the blocks keep; one block that is computed again
@@ -71,19 +118,13 @@ def estimate_bytes(model: WanVace, policy: Policy, *, tokens: int, batch: int) -
     Args:
         model: With its LoRA inside, if it has one.
         policy: The checkpointing.
-        tokens: The transformer's sequence length.
+        tokens: The transformer's sequence length on this process.
         batch: Samples in one pass.
+        num_shards: As for `model_bytes`.
     """
-    options = model.block_options
-    frozen = frozen_bytes(model, options.quantize, swap=options.swap)
     hidden_state = batch * tokens * model.hidden_size * model.dtype.itemsize
     states = estimate_hidden_states(model, policy)
-    return int(frozen + learning_bytes(model) + states * hidden_state + _made_weight(model))
-
-
-def learning_bytes(model: WanVace) -> int:
-    """Return the bytes of what learns, with gradients and the optimizer's moments."""
-    return _BYTES_PER_LEARNING * model.num_parameters().trainable
+    return int(model_bytes(model, num_shards=num_shards).total + states * hidden_state + _made_weight(model))
 
 
 def _made_weight(model: WanVace) -> int:
@@ -119,7 +160,8 @@ def choose_checkpointing(model: WanVace, workload: Workload) -> Policy:
     would keep the same bytes in the same memory and is left out.
     """
     candidates = [policy for policy in POLICIES if policy != "offload" or workload.device_type != "cpu"]
-    needs = {p: estimate_bytes(model, p, tokens=workload.tokens, batch=workload.batch) for p in candidates}
+    size: dict[str, int] = {"tokens": workload.tokens, "batch": workload.batch, "num_shards": workload.num_shards}
+    needs = {policy: estimate_bytes(model, policy, **size) for policy in candidates}
     usable = USABLE_SHARE * workload.free_bytes
     fitting = [policy for policy in candidates if needs[policy] <= usable]
     chosen = fitting[0] if fitting else candidates[-1]

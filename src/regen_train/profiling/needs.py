@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from regen_train.model import WanVace, estimate_bytes
 from regen_train.model.checkpointing import POLICIES, Policy
-from regen_train.model.memory import USABLE_SHARE, learning_bytes
-from regen_train.model.quantizing import frozen_bytes
+from regen_train.model.memory import USABLE_SHARE, ModelBytes, model_bytes
 
 _GIB = 2**30
 
@@ -16,22 +15,20 @@ class Needs:
     """Estimated bytes of one process.
 
     Args:
-        tokens: Of the largest clip, reference frame included.
+        tokens: This process's of the largest clip, reference frame included.
         batch_size: Clips of one forward pass.
-        frozen: Weights that do not learn, as stored.
-        learning: What learns: weights, gradients and the optimizer's moments.
+        stored: Of the model and the optimizer.
         activations: What a step keeps besides, by checkpointing policy.
     """
 
     tokens: int
     batch_size: int
-    frozen: int
-    learning: int
+    stored: ModelBytes
     activations: Mapping[Policy, int]
 
     def total(self, policy: Policy) -> int:
         """Return all bytes under a policy."""
-        return self.frozen + self.learning + self.activations[policy]
+        return self.stored.total + self.activations[policy]
 
     def fitting(self, free: int) -> list[Policy]:
         """Return the policies that fit into so many bytes, the fastest first; a tenth is left to what nobody counts."""
@@ -52,12 +49,14 @@ class Needs:
             verdict = f"{fitting[0]} is the fastest that fits; what fits: {', '.join(fitting)}"
         else:
             verdict = "none fits; use smaller buckets, a smaller per_device_batch_size or more devices' memory"
+        stored = self.stored
+        spread = f", and {stored.gathered / _GIB:.2f} whole at a time of those that are spread" * (stored.gathered > 0)
         return "\n".join(
             (
                 "before the run, by shapes alone, GiB of one process:",
                 f"  tokens       {self.tokens:,} a clip; clips in one pass: {self.batch_size}",
-                f"  weights      {self.frozen / _GIB:.2f} frozen",
-                f"  learning     {self.learning / _GIB:.2f} weights, gradients and the optimizer's moments, fp32",
+                f"  weights      {stored.frozen / _GIB:.2f} frozen{spread}",
+                f"  learning     {stored.learning / _GIB:.2f} weights, gradients and the optimizer's moments, fp32",
                 f"  activations  {kept}",
                 f"  together     {whole}",
                 f"  device       {device}, {free / _GIB:.2f} free",
@@ -66,21 +65,20 @@ class Needs:
         )
 
 
-def needs_of(model: WanVace, tokens: int, *, batch_size: int, device_type: str) -> Needs:
+def needs_of(model: WanVace, tokens: int, *, batch_size: int, device_type: str, num_shards: int = 1) -> Needs:
     """Estimate what a run needs.
 
     Args:
         model: With weights, or an outline without any.
-        tokens: Of the largest clip, reference frame included.
+        tokens: This process's of the largest clip, reference frame included.
         batch_size: Clips of one forward pass.
         device_type: On ``cpu`` there is nowhere to offload to.
+        num_shards: Processes over which every weight is spread.
     """
-    options = model.block_options
-    frozen = frozen_bytes(model, options.quantize, swap=options.swap)
-    learning = learning_bytes(model)
+    stored = model_bytes(model, num_shards=num_shards)
     policies = [policy for policy in POLICIES if policy != "offload" or device_type != "cpu"]
     activations = {
-        policy: estimate_bytes(model, policy, tokens=tokens, batch=batch_size) - frozen - learning
+        policy: estimate_bytes(model, policy, tokens=tokens, batch=batch_size, num_shards=num_shards) - stored.total
         for policy in policies
     }
-    return Needs(tokens, batch_size, frozen, learning, activations)
+    return Needs(tokens, batch_size, stored, activations)

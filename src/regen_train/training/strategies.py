@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
@@ -69,6 +70,18 @@ class FullyShardedStrategy(ModelParallelStrategy):
 
 def _part(value: Any, parameter: Tensor) -> Any:
     return spread_like(value, parameter) if isinstance(value, Tensor) and value.shape == parameter.shape else value
+
+
+def num_shards(trainer: L.Trainer) -> int:
+    """Return over how many processes a strategy spreads every weight; 1 where each has them all.
+
+    ZeRO 2, which spreads gradients and moments alone, counts as 1, so that what is estimated is high.
+    """
+    strategy = trainer.strategy
+    spreads = isinstance(strategy, ModelParallelStrategy) or (
+        isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3
+    )
+    return trainer.num_nodes * trainer.num_devices if spreads else 1
 
 
 def spread_of(strategy: Strategy, context_parallel: int) -> Spread:

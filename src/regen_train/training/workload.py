@@ -4,6 +4,7 @@ import lightning as L
 
 from regen_train.data import ShardDataModule
 from regen_train.model import Workload, free_bytes
+from regen_train.training.strategies import num_shards
 
 
 def workload_of(trainer: L.Trainer) -> Workload:
@@ -23,4 +24,5 @@ def workload_of(trainer: L.Trainer) -> Workload:
         batch=data.per_device_batch_size,
         free_bytes=free_bytes(device, processes=trainer.num_devices),
         device_type=device.type,
+        num_shards=num_shards(trainer),
     )
