@@ -16,10 +16,10 @@ from regen_train.adapter import load_adapter
 from regen_train.checkpoint_io import read_checkpoint
 from regen_train.configs import resolve_arguments
 from regen_train.data import ShardDataModule
+from regen_train.flow import RECIPES
 from regen_train.model import LoraSpec, load_wan_vace
 from regen_train.schema import Batch
 from regen_train.training import LossSpec, OptimizerSpec, VaceModule, sample_losses
-from regen_train.training.module import RECIPES
 from regen_train.training_cli import TrainingCLI
 
 Fit = Callable[..., TrainingCLI]

@@ -47,6 +47,13 @@ class FlowRecipe:
             raise ValueError(f"logit_std must be a positive number, got {self.logit_std}")
 
 
+RECIPES = {
+    "paper": FlowRecipe(sigma="grid", flow_shift=5.0, weight="bell"),
+    "rectified_flow": FlowRecipe(sigma="uniform", flow_shift=1.0, weight="none"),
+    "logit_normal": FlowRecipe(sigma="logit_normal", flow_shift=1.0, weight="none"),
+}
+
+
 def shift_sigma(sigma: Float[Tensor, "*s"], flow_shift: float) -> Float[Tensor, "*s"]:
     """Move sigma in [0, 1] towards noise: ``s * sigma / (1 + (s - 1) * sigma)``; shifting by 1/s undoes it.
 

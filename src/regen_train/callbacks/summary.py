@@ -40,7 +40,7 @@ def describe(trainer: L.Trainer, module: VaceModule) -> str:
         batch=data.per_device_batch_size,
         num_shards=num_shards(trainer),
     )
-    lora, recipe = module.lora, module.recipe
+    lora, recipe, left_out = module.lora, module.recipe, data.stream.samples_left_out
     learns = f"LoRA rank {lora.rank} on {lora.targets}" if lora is not None else module.trainable
     rows = {
         "base": f"{wan.base.name}  {count.total / 1e6:,.1f} M parameters, {module.base_dtype}, {wan.base.sha256[:12]}",
@@ -48,7 +48,7 @@ def describe(trainer: L.Trainer, module: VaceModule) -> str:
         "recipe": f"sigma {recipe.sigma}, flow_shift {recipe.flow_shift:g}, weight {recipe.weight}",
         "dataset": f"{data.path}  {data.info.fingerprint[:12]}  {sum(buckets.values())} samples, {data.variant_name}",
         "held out": f"{data.num_held_out} samples",
-        "epoch": f"{data.samples_per_epoch} samples; {data.samples_left_out} that fill no global batch are left out",
+        "epoch": f"{data.samples_per_epoch} samples; {left_out} that fill no global batch are left out",
         "tokens": "per clip " + ", ".join(tokens),
         "batch": f"{data.global_batch_size} samples a step = {per_step}",
         "memory": f"about {needed / 2**30:.2f} GiB a process (an estimate), checkpointing {wan.checkpointing}",

@@ -83,8 +83,8 @@ class ShardDataModule(L.LightningDataModule):
                 self.data.training_samples(), global_batch_size=self.global_batch_size, seed=self.seed
             )
             rank_zero_info(
-                f"{self.path}: an epoch trains on {self.samples_per_epoch} samples; {self.samples_left_out} that fill "
-                "no global batch are left out, others in each epoch"
+                f"{self.path}: an epoch trains on {self.samples_per_epoch} samples; {self._stream.samples_left_out} "
+                "that fill no global batch are left out, others in each epoch"
             )
             for bucket in self._stream.untrained_buckets:
                 log.warning("bucket %s has fewer samples than a global batch: no epoch trains on it", bucket)
@@ -189,11 +189,6 @@ class ShardDataModule(L.LightningDataModule):
     def samples_per_epoch(self) -> int:
         """Samples that one epoch trains on."""
         return self.stream.samples_per_epoch
-
-    @property
-    def samples_left_out(self) -> int:
-        """Samples that one epoch leaves out, because they fill no global batch."""
-        return self.stream.samples_left_out
 
     @property
     def samples_per_bucket(self) -> Mapping[Bucket, int]:

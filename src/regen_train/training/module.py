@@ -8,29 +8,22 @@ import lightning as L
 import torch
 from jaxtyping import Float
 from lightning.pytorch.strategies import DeepSpeedStrategy
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 import regen_train
 from regen_train import draws, flow
 from regen_train.adapter import AdapterMetadata
-from regen_train.flow import FlowRecipe
+from regen_train.flow import RECIPES, FlowRecipe
 from regen_train.model import BlockOptions, Checkpointing, LoraSpec, WanVace, load_wan_vace
 from regen_train.schema import Batch
 from regen_train.training.dataset_check import check_dataset
 from regen_train.training.objective import LossSpec, SampleLosses, sample_losses
 from regen_train.training.optimizer import OptimizerSpec
 from regen_train.training.progress import align_progress
-from regen_train.training.strategies import spread_of
+from regen_train.training.same_run import check_same_run
+from regen_train.training.strategies import check_context_parallel, hide_from_ddp, spread_of
 from regen_train.training.workload import workload_of
 
-RECIPES = {
-    "paper": FlowRecipe(sigma="grid", flow_shift=5.0, weight="bell"),
-    "rectified_flow": FlowRecipe(sigma="uniform", flow_shift=1.0, weight="none"),
-    "logit_normal": FlowRecipe(sigma="logit_normal", flow_shift=1.0, weight="none"),
-}
-_LORA_IDENTITY = ["rank", "alpha", "targets", "use_dora", "use_rslora"]
-_RUN_IDENTITY = ["variant", "recipe"]
 VALIDATION_SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
@@ -74,7 +67,7 @@ class VaceModule(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_context_parallel(context_parallel, lora if trainable == "lora" else None)
+        check_context_parallel(context_parallel, lora if trainable == "lora" else None)
         self.context_parallel = context_parallel
         self.pretrained, self.revision, self.trainable = pretrained, revision, trainable
         self.lora = lora if trainable == "lora" else None
@@ -114,13 +107,7 @@ class VaceModule(L.LightningModule):
         if datamodule is not None:
             check_dataset(datamodule.info, self.model.geometry, self.pretrained, self.revision)
         if self.model.swap is not None:
-            self._hide_from_ddp(self.model.swap.parameters)
-
-    def _hide_from_ddp(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Leave parameters out of what DDP sends to all processes at the start, which must be on one device."""
-        hidden = {id(parameter) for parameter in parameters}
-        hide: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
-        hide(self, [name for name, parameter in self.named_parameters() if id(parameter) in hidden])
+            hide_from_ddp(self, self.model.swap.parameters)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer of what learns, with its schedule per optimizer step."""
@@ -257,34 +244,10 @@ class VaceModule(L.LightningModule):
             ValueError: It was trained on another base, with another LoRA, recipe or variant, or its tensors are not
                 the ones that learn here; names every difference.
         """
-        ours, stated = self._stated(), checkpoint.get("regen_train", {})
-        names = ["base_sha256", "trainable"]
-        names += _LORA_IDENTITY if self.lora is not None else []
-        names += _RUN_IDENTITY if self.trainer.state.fn == "fit" else []
-        faults = [
-            f"{name}: the checkpoint has {stated.get(name)!r}, this run {ours[name]!r}"
-            for name in names
-            if stated.get(name) != ours[name]
-        ]
-        if faults:
-            raise ValueError(
-                f"the checkpoint is of another run (base {stated.get('base_name')!r}):\n  "
-                + "\n  ".join(faults)
-                + "\nGive it the model and data options it was trained with; to train on with others, start a new run "
-                "from its weights with model.lora.init and the adapter beside the checkpoint"
-            )
+        stated = checkpoint.get("regen_train", {})
+        check_same_run(stated, self._stated(), lora=self.lora is not None, continues=self.trainer.state.fn == "fit")
         # Lightning would pass over names it does not know: the model sets its weights itself and refuses other names
         state = {name.removeprefix("model."): value for name, value in checkpoint["state_dict"].items()}
         self.wan.load_trainable_state(state)
         if self.trainer.state.fn == "fit":
             align_progress(checkpoint, self.trainer.accumulate_grad_batches)
-
-
-def _check_context_parallel(context_parallel: int, lora: LoraSpec | None) -> None:
-    if context_parallel < 1:
-        raise ValueError(f"model.context_parallel must be at least 1, got {context_parallel}")
-    if context_parallel > 1 and lora is not None and lora.dropout > 0:
-        raise ValueError(
-            "model.lora.dropout draws per token, so with model.context_parallel a sample would be given other draws; "
-            f"set one of them: dropout 0 (got {lora.dropout}) or context_parallel 1 (got {context_parallel})"
-        )

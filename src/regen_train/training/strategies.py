@@ -1,5 +1,6 @@
 """How processes share the model and the clips, beside the DDP that Lightning brings."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,12 @@ import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy, Strategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from regen_train.model import Spread
+from regen_train.model import LoraSpec, Spread
 from regen_train.model.sharding import spread_like, whole
 
 
@@ -106,3 +108,25 @@ def spread_of(strategy: Strategy, context_parallel: int) -> Spread:
     shape = (processes // context_parallel, context_parallel)
     mesh = init_device_mesh(strategy.root_device.type, shape, mesh_dim_names=("clips", "tokens"))
     return Spread(weights, mesh["tokens"].get_group())
+
+
+def hide_from_ddp(module: L.LightningModule, parameters: Sequence[nn.Parameter]) -> None:
+    """Leave parameters out of what DDP sends to all processes at the start, which must be on one device."""
+    hidden = {id(parameter) for parameter in parameters}
+    hide: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+    hide(module, [name for name, parameter in module.named_parameters() if id(parameter) in hidden])
+
+
+def check_context_parallel(context_parallel: int, lora: LoraSpec | None) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        ValueError: No number of processes, or a LoRA with dropout, which the processes of a clip would draw each anew.
+    """
+    if context_parallel < 1:
+        raise ValueError(f"model.context_parallel must be at least 1, got {context_parallel}")
+    if context_parallel > 1 and lora is not None and lora.dropout > 0:
+        raise ValueError(
+            "model.lora.dropout draws per token, so with model.context_parallel a sample would be given other draws; "
+            f"set one of them: dropout 0 (got {lora.dropout}) or context_parallel 1 (got {context_parallel})"
+        )
