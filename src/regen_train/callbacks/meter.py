@@ -56,8 +56,9 @@ class Measures:
         seconds_per_step: Optimizer steps.
         samples_per_second: Over all processes.
         tokens_per_second: Over all processes: tokens of the clips, reference frames included, prompts left out.
-        mfu: Model FLOPs utilisation: the FLOPs that the model needs (see `training_flops`) in a second, as a share of
-            what this device multiplies matrices at in this precision, measured at the start.
+        mfu: Model FLOPs utilisation: the FLOPs that the model needs (see `training_flops`; of prompts what is
+            computed) in a second, as a share of what this device multiplies matrices at in this precision, measured at
+            the start.
         data_wait_seconds: A step waited for its batches.
         data_wait_share: The same as a share of the time.
         peak_memory_gib: The GPU's allocated peak, or the process's resident memory on CPU.
@@ -146,13 +147,16 @@ def measure(trainer: L.Trainer, module: VaceModule, interval: Interval) -> Measu
     """Return what steps cost."""
     clips, seconds, steps = interval.work.tokens(module.wan), interval.seconds, interval.steps
     together = data_of(trainer).processes_per_sample
-    flops = sum(number * training_flops(module.wan, tokens) for tokens, number in clips.items()) / together
+    prompt_tokens = module.wan.prompt_tokens
+    flops = sum(
+        number * training_flops(module.wan, tokens, prompt_tokens=prompt_tokens) for tokens, number in clips.items()
+    )
     tokens = sum(tokens * number for tokens, number in clips.items()) / together
     return Measures(
         seconds_per_step=seconds / steps,
         samples_per_second=steps * data_of(trainer).global_batch_size / seconds,
         tokens_per_second=trainer.world_size * tokens / seconds,
-        mfu=flops / seconds / matmul_rate(module.device, module.wan.dtype),
+        mfu=flops / together / seconds / matmul_rate(module.device, module.wan.dtype),
         data_wait_seconds=interval.waited / steps,
         data_wait_share=interval.waited / seconds,
         peak_memory_gib=peak_memory_gib(module.device),

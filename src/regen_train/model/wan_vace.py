@@ -68,6 +68,7 @@ class WanVace(nn.Module):
         self.quantization: Quantization | None = None
         self.swap: BlockSwap | None = None
         self.spread = Spread()
+        self.prompt_tokens = MAX_PROMPT_TOKENS  # that the last forward pass computed, padding included
         self.geometry = _geometry(self.transformer.config, loaded.temporal_factor)
         self._source = (loaded.name, loaded.revision)
 
@@ -115,12 +116,14 @@ class WanVace(nn.Module):
         named = self.transformer.blocks[0].attn2.processor._attention_backend is not None
         if named or self.block_options.compile:
             num_tokens = MAX_PROMPT_TOKENS
+        prompts = pad_shortly(prompt_embeds.to(self.dtype), num_tokens=num_tokens)
+        self.prompt_tokens = prompts.shape[1]
         with self._precision(noised_latents.device.type):
             velocity: Tensor = self.transformer(
                 hidden_states=noised_latents.to(self.dtype),
                 # In fp32: bf16 holds no more than 294 of 1,000 timesteps apart.
                 timestep=_NUM_TRAIN_TIMESTEPS * sigma.float(),
-                encoder_hidden_states=pad_shortly(prompt_embeds.to(self.dtype), num_tokens=num_tokens),
+                encoder_hidden_states=prompts,
                 control_hidden_states=vace_context.to(self.dtype),
                 control_hidden_states_scale=scale,
                 return_dict=False,
