@@ -129,6 +129,26 @@ def test_what_cannot_be_profiled_is_told(quick_arguments: list[str], capsys: pyt
     assert "--bucket 49x480x832" in capsys.readouterr().out
 
 
+def test_a_shipped_configuration_of_two_gpus_is_profiled_on_one_device_without_a_dataset(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--config", "structhuman.yaml", "--model.pretrained", str(tiny_model)]
+    given += ["--bucket", "5x32x48", "--trainer.devices", "1", "--trainer.accumulate_grad_batches", "2"]
+    main(["profile", *given, "--steps", "2", "--trainer.accelerator", "cpu"])
+    shown = capsys.readouterr().out
+    assert "measured over 2 steps" in shown
+    assert "checkpointing full is set" in shown
+
+
+def test_profile_asks_for_a_dataset_or_a_shape(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("model:\n  pretrained: random:tiny\ndata:\n")
+    for config in ("structhuman.yaml", str(own)):
+        with pytest.raises(SystemExit, match=r"regen_train profile: give --data\.path or --bucket: ") as told:
+            main(["profile", f"--config={config}", "--model.pretrained", "random:tiny"])
+        assert len(str(told.value).splitlines()) == 2, "the fault, and how to see more"
+
+
 def test_the_real_models_are_told_without_their_gigabytes() -> None:
     small, large = (outline_wan_vace(name, lora=LoraSpec()) for name in ("random:wan2.1-vace-1.3b", "random:14b"))
     assert small.num_parameters().total == 2_153_972_032 + small.num_parameters().trainable

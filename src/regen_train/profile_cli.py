@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -21,13 +22,17 @@ from regen_train.training.strategies import num_shards
 from regen_train.training_cli import TrainingCLI
 
 _WARMUP = 2
-_HELP = f"""usage: regen_train profile --config CONFIG [--bucket FxHxW] [--steps N] [any option of fit]
+_HELP = f"""usage: regen_train profile --config CONFIG (--bucket FxHxW | --data.path DATASET) [--steps N] [any option of fit]
 
 Prints the memory that training needs by its shapes and which checkpointing policy fits; then trains for
 {_WARMUP} steps to warm up and N more (10), and prints where their time went. Leaves no files behind.
 
   --bucket 49x480x832   random latents of this shape in place of the dataset data.path
   --steps 10            steps to measure
+
+One GPU for a configuration of two, without a dataset:
+  regen_train profile --config structhuman.yaml --bucket 49x480x832 --trainer.devices 1
+    --trainer.accumulate_grad_batches 2
 
 regen_train fit --help shows all other options."""
 
@@ -99,6 +104,11 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP)
         return
+    arguments = resolve_arguments(arguments)
+    if _value(arguments, "--bucket") is None and not _names_dataset(arguments):
+        raise ValueError(
+            "give --data.path or --bucket: the dataset to train on, or a shape such as 49x480x832 for random clips"
+        )
     steps = _value(arguments, "--steps") or "10"
     with tempfile.TemporaryDirectory(prefix="regen_train_profile_") as folder:
         quiet = [
@@ -109,14 +119,35 @@ def main(arguments: list[str]) -> None:
         if _value(arguments, "--bucket") is not None:
             quiet += ["--data.path", f"{folder}/random", "--data.expect", "null"]
             quiet += ["--data.validation.num_samples", "0", "--data.validation.path", "null"]
-        ProfileCLI.run(["fit", *resolve_arguments(arguments), *quiet])
+        ProfileCLI.run(["fit", *arguments, *quiet])
+
+
+def _names_dataset(arguments: list[str]) -> bool:
+    """Tell whether the command line or a configuration on it says where the dataset lies."""
+    if _values(arguments, "--data.path") or _values(arguments, "--data"):
+        return True
+    return any(map(_states_dataset, [*_values(arguments, "--config"), *_values(arguments, "-c")]))
+
+
+def _states_dataset(config: str) -> bool:
+    try:
+        data = yaml.safe_load(Path(config).read_text(encoding="utf-8"))["data"]
+    except yaml.YAMLError:
+        return True  # the parser says what is wrong with the file
+    except (KeyError, TypeError):
+        return False
+    return isinstance(data, dict) and data.get("path") is not None
 
 
 def _value(arguments: list[str], name: str) -> str | None:
     """Return the value of an option as it stands on the command line, the last if there are several."""
+    return next(reversed(_values(arguments, name)), None)
+
+
+def _values(arguments: list[str], name: str) -> list[str]:
     following = [value for option, value in pairwise(arguments) if option == name]
     joined = [argument.removeprefix(f"{name}=") for argument in arguments if argument.startswith(f"{name}=")]
-    return next(reversed(following + joined), None)
+    return following + joined
 
 
 @rank_zero_only
