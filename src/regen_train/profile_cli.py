@@ -22,7 +22,7 @@ from regen_train.training.strategies import num_shards
 from regen_train.training_cli import TrainingCLI
 
 _WARMUP = 2
-_HELP = f"""usage: regen_train profile --config CONFIG (--bucket FxHxW | --data.path DATASET) [--steps N] [any option of fit]
+_HELP = f"""usage: regen_train profile --config CONFIG (--bucket FxHxW | --data.path X) [--steps N] [any option of fit]
 
 Prints the memory that training needs by its shapes and which checkpointing policy fits; then trains for
 {_WARMUP} steps to warm up and N more (10), and prints where their time went. Leaves no files behind.
