@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test slow long check format toy-model clean
+.PHONY: demo test slow long gpu check format toy-model clean
 
 demo: $(INSTALLED)
 	$(BIN)/regen_train demo $(if $(VIDEO),--video "$(VIDEO)") $(if $(SIGNALS),--signals "$(SIGNALS)") $(ARGS)
@@ -17,6 +17,9 @@ slow: $(INSTALLED)
 
 long: $(INSTALLED)
 	$(BIN)/python -m pytest -m "long and not gpu and not weights" --timeout 3600 $(ARGS)
+
+gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -m "gpu and not weights" --timeout 3600 $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
