@@ -1,0 +1,156 @@
+"""One LoRA step three ways, in turns: encoding online, a bare diffusers loop, and ours.
+
+    python benchmarks/train_step.py --pretrained random:wan2.1-vace-1.3b --bucket 49x480x832 --dtype bf16 --compile
+    python benchmarks/train_step.py                                     # the toy, on a CPU, in a minute or two
+
+- ``online``: VAE and text encoder at every step (clip, VACE's two videos, reference, prompt), every block computed
+  again in the backward pass, what it keeps meanwhile in CPU memory. So DiffSynth-Studio trains, and the paper with it:
+  its ``gradient_checkpoint_forward`` is ``save_on_cpu`` around ``checkpoint``.
+- ``bare``: diffusers' WanVACETransformer3DModel with peft's LoRA on latents that were encoded before, and
+  ``enable_gradient_checkpointing()``.
+- ``ours``: `WanVace` and `sample_losses` on the same latents, ``--checkpointing`` as in a configuration.
+
+All share one set of frozen weights, start from the same factors, see the same clip, noise and noise level, and end with
+the same fused AdamW. Before anything is timed, losses and gradients are compared; it exits with 1 where they differ.
+MFU counts model FLOPs, encoders left out, against the rate of a matrix product measured here. Memory is each way's
+weights and the most that a step adds. The online way pays for encoding at every step, the others once a clip, which is
+printed beside. With random weights times mean what they mean with real ones.
+"""
+
+import argparse
+import statistics
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+from train_step_clip import draw_clip, encode_clip
+from train_step_ways import Way, compare, diffusers_ways, our_way, seconds_of, share_weights
+from wan_encoders import load_online_encoders
+
+from regen_train.model import BlockOptions, LoraSpec, WanVace, Workload, free_bytes, load_wan_vace
+from regen_train.model.base import load_transformer
+from regen_train.model.lora import add_lora
+from regen_train.model.outline import outline_wan_vace
+from regen_train.pretrained import DTYPES
+from regen_train.schema import Bucket
+from regen_train.toy.tiny import build_tiny_wan_vace
+from regen_train.training.flops import training_flops
+from regen_train.training.matmul_rate import matmul_rate
+
+_REMARKS = {
+    "cuda": "asked for: online 3, bare 1.5",
+    "cpu": (
+        "On a CPU this says that the ways compute the same, and what encoding and computing again cost with this small "
+        "model. It says nothing of a GPU: no copies to another memory here, little attention in so few tokens, another "
+        "proportion of VAE and transformer."
+    ),
+}
+
+
+def load_ours(options: argparse.Namespace, tokens: int, blocks: BlockOptions) -> WanVace:
+    """Load our model."""
+    device = torch.device(options.device)
+    work = Workload(tokens=tokens, batch=1, free_bytes=free_bytes(device), device_type=device.type)
+    model = load_wan_vace(
+        options.pretrained,
+        dtype=options.dtype,
+        lora=LoraSpec(rank=options.rank),
+        checkpointing=options.checkpointing,
+        workload=work,
+        attention=options.attention,
+        blocks=blocks,
+    )
+    return model.train().to(device)
+
+
+def main() -> None:
+    """Compare, then time in turns, then print the table."""
+    options = _options()
+    name, device = options.pretrained, options.device
+    with tempfile.TemporaryDirectory() as folder:
+        if name == "random:tiny":
+            options.pretrained = str(build_tiny_wan_vace(Path(folder) / "tiny"))
+        geometry = outline_wan_vace(options.pretrained, dtype=options.dtype, lora=None).geometry
+        tokens = geometry.num_tokens(options.bucket, reference=True)
+        models = {"ours": load_ours(options, tokens, BlockOptions())}
+        if options.compile:
+            models["ours, compiled"] = load_ours(options, tokens, BlockOptions(compile=True))
+        transformer = load_transformer(options.pretrained, dtype=DTYPES[options.dtype], revision=None, seed=0).module
+        add_lora(transformer, LoraSpec(rank=options.rank), seed=0)
+        transformer.to(device)
+        for other in (transformer, *(model.transformer for model in models.values())):
+            share_weights(models["ours"].transformer, other)
+        encoders = load_online_encoders(options.pretrained, dtype=options.dtype, device=device)
+    raw = draw_clip(options.bucket, encoders, device)
+    encode = partial(encode_clip, raw, encoders, options.bucket, geometry)
+    clip = encode()
+    ways = diffusers_ways(transformer, encode, clip, options, encoders.num_bytes)
+    ways += [our_way(way, model, clip) for way, model in models.items()]
+    apart = compare(ways, options.dtype)
+    print(
+        f"{name}, {options.bucket} and reference, {tokens:,} tokens, {options.dtype}, rank {options.rank}, "
+        f"checkpointing of ours {models['ours'].checkpointing}\n{_device_name(device)}, torch {torch.__version__}\n",
+        flush=True,
+    )
+    peaks = {way.name: way.peak(device) for way in ways}
+    times: dict[str, list[float]] = {way.name: [] for way in ways}
+    encoding = []
+    for _ in range(options.rounds):
+        for way in ways:
+            times[way.name].append(seconds_of(way.step, device))
+        encoding.append(seconds_of(encode, device))
+    rate = matmul_rate(torch.device(device), DTYPES[options.dtype])
+    print(table(ways, times, peaks, apart, training_flops(models["ours"], tokens) / rate))
+    print(
+        f"\nencoding alone, which bare and ours do once a clip: {statistics.median(encoding):.3f} s; "
+        f"matrix products: {rate / 1e12:.3g} TFLOP/s"
+    )
+    print(_REMARKS[device])
+
+
+def table(
+    ways: list[Way],
+    times: dict[str, list[float]],
+    peaks: dict[str, int],
+    apart: dict[str, tuple[float, float]],
+    least: float,
+) -> str:
+    """Return the table as markdown; ``least`` is a step's seconds at an MFU of 1."""
+    lines = [
+        "| way | s/step, median (range) | times ours | MFU | weights GiB | a step adds GiB | loss | gradients |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for way in ways:
+        seconds = times[way.name]
+        ratio = statistics.median(one / our for one, our in zip(seconds, times["ours"], strict=True))
+        middle, (loss, difference) = statistics.median(seconds), apart[way.name]
+        spread = f"{middle:.3f} ({min(seconds):.3f} to {max(seconds):.3f})"
+        added = f"{peaks[way.name] / 2**30:.3f}" if peaks[way.name] else ""
+        lines.append(
+            f"| {way.name} | {spread} | {ratio:.2f} | {least / middle:.1%} | {way.num_bytes / 2**30:.3f} | {added} "
+            f"| {loss:.5f} | {difference:.1e} |"
+        )
+    return "\n".join(lines)
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pretrained", default="toy", help="toy, random:tiny, random:wan2.1-vace-1.3b or a folder")
+    parser.add_argument("--bucket", type=Bucket.parse, default=Bucket(9, 80, 80))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--dtype", default="fp32", choices=["bf16", "fp32"])
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--checkpointing", default="auto", help="of ours")
+    parser.add_argument("--attention", default="auto", help="of ours")
+    parser.add_argument("--compile", action="store_true", help="one more row: ours with model.blocks.compile")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
