@@ -1,8 +1,10 @@
 """What each checkpointing policy keeps, peaks at and takes; then the same of compiled, quantized and swapped blocks.
 
 One LoRA step (forward, backward) of the same model on the same random clip each way; its gradients are compared with
-those of the first row. Bytes are those of all living tensors on a CPU, and the allocator's on a GPU, the weights left
-out; inside compiled blocks a CPU counts none. Velocity and loss are what quantization moves on a fixed random sample.
+those of the first row. Each way's steps alternate with the first row's, and the ratio is the median over pairs: another
+program's work falls on both. Bytes are those of all living tensors on a CPU, and the allocator's on a GPU, the weights
+left out; inside compiled blocks a CPU counts none. Velocity and loss are what quantization moves on a fixed random
+sample.
 
 Run: ``python benchmarks/policies.py`` (minutes on 2 CPU cores, most of them for compiling), and on a GPU, at the
 paper's shape: ``python benchmarks/policies.py --pretrained random:wan2.1-vace-1.3b --num_frames 49 --height 480
@@ -12,13 +14,15 @@ paper's shape: ``python benchmarks/policies.py --pretrained random:wan2.1-vace-1
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from regen_train.model import BlockOptions, LoraSpec, WanVace, load_wan_vace
-from regen_train.model.checkpointing import POLICIES, set_checkpointing
+from regen_train.model.checkpointing import POLICIES, Policy, set_checkpointing
 from regen_train.model.compiling import compilation
 from regen_train.model.live_memory import LiveMemory
 from regen_train.model.memory import estimate_hidden_states
@@ -33,12 +37,14 @@ class Cost:
         kept: Bytes between forward and backward, the inputs left out; 0 where nothing counts them.
         peak: Most bytes at any time of the step; 0 likewise.
         seconds: Median of the timed steps.
+        ratio: To the first way's, median over pairs of steps.
         gradients: Of what learns, on the CPU.
     """
 
     kept: int
     peak: int
     seconds: float
+    ratio: float
     gradients: dict[str, Tensor]
 
 
@@ -90,11 +96,16 @@ def timed(model: WanVace, given: dict[str, Tensor]) -> float:
     return time.perf_counter() - start
 
 
-def measure(model: WanVace, given: dict[str, Tensor], steps: int) -> Cost:
-    """Measure one way: bytes in a first step, which also warms up, then the time."""
+def measure(model: WanVace, given: dict[str, Tensor], steps: int, *, first: Callable[[], float] | None) -> Cost:
+    """Measure one way: bytes in a first step, which also warms up; then its time, in turns with the first way."""
     kept, peak = step(model, given)
     gradients = {name: parameter.grad.cpu() for name, parameter in model.trained_parameters().items()}
-    return Cost(kept, peak, statistics.median(timed(model, given) for _ in range(steps)), gradients)
+    seconds, ratios = [], []
+    for _ in range(steps):
+        before = first() if first is not None else None
+        seconds.append(timed(model, given))
+        ratios.append(1.0 if before is None else seconds[-1] / before)
+    return Cost(kept, peak, statistics.median(seconds), statistics.median(ratios), gradients)
 
 
 def difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
@@ -124,10 +135,17 @@ def policies(options: argparse.Namespace, model: WanVace, given: dict[str, Tenso
     print("| policy | kept MiB | ratio | peak MiB | ratio | estimated peak MiB | s | ratio | gradients |")
     print("|---|---|---|---|---|---|---|---|---|")
     first: Cost | None = None
+
+    def step_of_first(policy: Policy) -> float:
+        set_checkpointing(model.transformer, options.policies[0])
+        seconds = timed(model, given)
+        set_checkpointing(model.transformer, policy)
+        return seconds
+
     for policy in options.policies:
         set_checkpointing(model.transformer, policy)
         try:
-            cost = measure(model, given, options.steps)
+            cost = measure(model, given, options.steps, first=partial(step_of_first, policy) if first else None)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             print(f"| {policy} | does not fit |")
@@ -137,7 +155,7 @@ def policies(options: argparse.Namespace, model: WanVace, given: dict[str, Tenso
         print(
             f"| {policy} | {cost.kept / 2**20:,.1f} | {cost.kept / first.kept:.2f} | {cost.peak / 2**20:,.1f} "
             f"| {cost.peak / first.peak:.2f} | {estimate / 2**20:,.1f} | {cost.seconds:.3f} "
-            f"| {cost.seconds / first.seconds:.2f} | {difference(cost.gradients, first.gradients):.1e} |",
+            f"| {cost.ratio:.2f} | {difference(cost.gradients, first.gradients):.1e} |",
             flush=True,
         )
 
@@ -161,17 +179,20 @@ def ways(options: argparse.Namespace, given: dict[str, Tensor]) -> None:
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     first: Cost | None = None
+    compared: WanVace | None = None  # stays in memory beside each other way
     for name in options.ways:
         blocks, before = WAYS[name], compilation()
         if name == "swap":
             blocks = BlockOptions(swap=options.num_main // 2)
         try:
             model = load(options, blocks, checkpointing=options.checkpointing)
-            cost = measure(model, given, options.steps)
+            cost = measure(
+                model, given, options.steps, first=partial(timed, compared, given) if compared is not None else None
+            )
         except (ImportError, torch.OutOfMemoryError) as error:
             print(f"| {name} | {str(error).splitlines()[0]} |")
             continue
-        first = first or cost
+        first, compared = first or cost, compared or model
         weights = sum(parameter.nbytes for parameter in model.parameters())
         if model.swap is not None:
             weights += model.swap.resident_bytes - model.swap.host_bytes
@@ -180,7 +201,7 @@ def ways(options: argparse.Namespace, given: dict[str, Tensor]) -> None:
         sizes = [f"{size / 2**20:,.1f}" if size else "" for size in (weights, cost.kept, cost.peak)]
         apart = difference(cost.gradients, first.gradients)
         print(
-            f"| {name} | {' | '.join(sizes)} | {cost.seconds:.3f} | {cost.seconds / first.seconds:.2f} "
+            f"| {name} | {' | '.join(sizes)} | {cost.seconds:.3f} | {cost.ratio:.2f} "
             f"| {compiled.graphs} | {compiled.seconds:.0f} | {apart:.1e} | {moved} |",
             flush=True,
         )
