@@ -128,7 +128,7 @@ def compare(ways: list[Way], dtype: str) -> dict[str, tuple[float, float]]:
 
 @torch.no_grad()
 def share_weights(source: Any, other: Any) -> None:
-    """Give a transformer another's frozen weights, not a copy; and move B off zero, for every factor to have a gradient."""
+    """Give a transformer another's frozen weights, not a copy; move B off zero, so that every factor has a gradient."""
     theirs = dict(source.named_parameters())
     for name, parameter in other.named_parameters():
         if not parameter.requires_grad:
