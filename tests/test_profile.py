@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from regen_train.cli import main
-from regen_train.model import LoraSpec, estimate_bytes, load_wan_vace
+from regen_train.model import LoraSpec, Upkeep, estimate_bytes, load_wan_vace
 from regen_train.model.memory import ModelBytes, model_bytes
 from regen_train.model.outline import outline_wan_vace
 from regen_train.profiling import Needs, needs_of
@@ -56,13 +56,13 @@ def test_needs_add_up_and_offloading_on_a_cpu_is_none() -> None:
 
 def test_spread_weights_are_a_part_each_and_a_few_whole() -> None:
     model = outline_wan_vace("random:wan2.1-vace-1.3b", lora=LoraSpec())
-    alone, spread = model_bytes(model), model_bytes(model, num_shards=8)
+    alone, spread = model_bytes(model), model_bytes(model, upkeep=Upkeep(num_shards=8))
     assert alone.gathered == 0
     assert spread.frozen == pytest.approx(alone.frozen / 8)
     assert spread.learning == pytest.approx(alone.learning / 8)
     block = sum(p.numel() * p.element_size() for p in model.transformer.vace_blocks[0].parameters())
     assert 4 * block < spread.gathered < 4 * block + 0.1 * alone.frozen
-    whole, part = (needs_of(model, 100, batch_size=1, device_type="cuda", num_shards=n) for n in (1, 8))
+    whole, part = (needs_of(model, 100, batch_size=1, device_type="cuda", upkeep=Upkeep(num_shards=n)) for n in (1, 8))
     assert part.activations == whole.activations
     assert part.total("full") < 0.5 * whole.total("full")
     assert " whole at a time of those that are spread" in part.describe(free=99, device="cuda:0", policy="full")

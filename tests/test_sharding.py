@@ -11,7 +11,7 @@ from test_policies import gradients, inputs, loss_of
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
-from regen_train.model import LoraSpec, Spread, WanVace, estimate_bytes, load_wan_vace, wan_vace
+from regen_train.model import LoraSpec, Spread, Upkeep, WanVace, estimate_bytes, load_wan_vace, wan_vace
 from regen_train.model.live_memory import LiveMemory
 from regen_train.model.sharding import is_sharded, own_part, whole
 from regen_train.schema import Bucket
@@ -90,7 +90,8 @@ def step_as_estimated() -> None:
         optimizer.step()
     counted = memory.peak + sum(own_part(p.detach()).nbytes for p in model.parameters())
     tokens = model.geometry.num_tokens(bucket, reference=False)
-    estimated = estimate_bytes(model, "full", tokens=tokens, batch=2, num_shards=torch.distributed.get_world_size())
+    upkeep = Upkeep(num_shards=torch.distributed.get_world_size())
+    estimated = estimate_bytes(model, "full", tokens=tokens, batch=2, upkeep=upkeep)
     assert 0.75 < estimated / counted < 1.35, f"{estimated:,} bytes estimated, {counted:,} counted"
 
 

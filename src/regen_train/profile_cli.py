@@ -18,7 +18,7 @@ from regen_train.profiling import StepBreakdown, needs_of, write_random_dataset
 from regen_train.schema import Bucket
 from regen_train.training import VaceModule
 from regen_train.training.dataset_check import vae_sha256
-from regen_train.training.strategies import num_shards
+from regen_train.training.workload import largest_tokens, upkeep_of
 from regen_train.training_cli import TrainingCLI
 
 _WARMUP = 2
@@ -62,28 +62,23 @@ class ProfileCLI(TrainingCLI):
             revision=module.revision,
             blocks=module.blocks,
         )
-        reference = data.reference != "none"
         if config["bucket"] is not None:
-            buckets = [Bucket.parse(config["bucket"])]
             write_random_dataset(
                 Path(data.path),
-                buckets[0],
+                Bucket.parse(config["bucket"]),
                 outline.geometry,
                 variants=data.variants.shares,
                 num_samples=data.global_batch_size,
                 vae_sha256=vae_sha256(module.pretrained, module.revision) or "none",
             )
-        else:
-            data.setup("validate")  # opens the dataset; the stream is made by the run
-            buckets = [bucket for bucket, number in data.samples_per_bucket.items() if number]
-        tokens = max(outline.geometry.num_tokens(bucket, reference=reference) for bucket in buckets)
+        data.setup("validate")  # opens the dataset; the stream is made by the run
         device = self.trainer.strategy.root_device
         needs = needs_of(
             outline,
-            -(-tokens // data.processes_per_sample),
+            largest_tokens(data),
             batch_size=data.per_device_batch_size,
             device_type=device.type,
-            num_shards=num_shards(self.trainer),
+            upkeep=upkeep_of(self.trainer),
         )
         free = free_bytes(device, processes=self.trainer.num_devices)
         _print(needs.describe(free=free, device=str(device), policy=module.checkpointing))

@@ -28,6 +28,11 @@ class LoraEma(L.Callback):
         self._raw: dict[str, Tensor] = {}
         self._step = 0
 
+    @property
+    def num_copies(self) -> int:
+        """Copies of what learns: the average, and in validation the weights that it replaces."""
+        return 2 if self.decay else 0
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start from the weights, or from the checkpoint's average, which some strategies load only now."""
         self._step = trainer.global_step

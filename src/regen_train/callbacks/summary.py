@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from regen_train.callbacks.undeclared import data_of
 from regen_train.model import estimate_bytes
 from regen_train.training import VaceModule
-from regen_train.training.strategies import num_shards
+from regen_train.training.workload import largest_tokens, upkeep_of
 
 
 class StartSummary(L.Callback):
@@ -32,13 +32,12 @@ def describe(trainer: L.Trainer, module: VaceModule) -> str:
     tokens = [
         f"{wan.geometry.num_tokens(bucket, reference=data.reference != 'none'):,} ({bucket})" for bucket in buckets
     ]
-    largest = max(wan.geometry.num_tokens(bucket, reference=data.reference != "none") for bucket in buckets)
     needed = estimate_bytes(
         wan,
         wan.checkpointing,
-        tokens=-(-largest // together),
+        tokens=largest_tokens(data),
         batch=data.per_device_batch_size,
-        num_shards=num_shards(trainer),
+        upkeep=upkeep_of(trainer),
     )
     lora, recipe, left_out = module.lora, module.recipe, data.stream.samples_left_out
     learns = f"LoRA rank {lora.rank} on {lora.targets}" if lora is not None else module.trainable

@@ -4,7 +4,7 @@ from regen_train.model.base import BaseInfo
 from regen_train.model.block_options import BlockOptions
 from regen_train.model.loading import Checkpointing, load_wan_vace
 from regen_train.model.lora import LoraSpec
-from regen_train.model.memory import Workload, estimate_bytes, free_bytes
+from regen_train.model.memory import Upkeep, Workload, estimate_bytes, free_bytes
 from regen_train.model.sharding import Spread
 from regen_train.model.wan_vace import ParameterCount, WanVace
 
@@ -15,6 +15,7 @@ __all__ = [
     "LoraSpec",
     "ParameterCount",
     "Spread",
+    "Upkeep",
     "WanVace",
     "Workload",
     "estimate_bytes",

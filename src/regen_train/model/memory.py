@@ -17,6 +17,30 @@ logger = logging.getLogger(__name__)
 # The rest is for what no estimate sees: the allocator's gaps, libraries, communication buffers.
 USABLE_SHARE = 0.9
 _BYTES_PER_LEARNING = 16  # fp32 weight, gradient and two moments
+_FP32 = 4
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """What a run keeps of what learns besides weight, gradient and moments, and how many processes share all that.
+
+    Args:
+        num_shards: Processes over which FSDP2 spreads every weight.
+        in_buckets: Whether gradients lie once more in the buckets that DDP sends.
+        copies: Further fp32 copies of the weights.
+    """
+
+    num_shards: int = 1
+    in_buckets: bool = False
+    copies: int = 0
+
+    @property
+    def bytes_per_learning(self) -> int:
+        """Bytes of a parameter that learns, over all processes that share it."""
+        return _BYTES_PER_LEARNING + _FP32 * (self.in_buckets + self.copies)
+
+
+_NO_MORE = Upkeep()
 
 
 @dataclass(frozen=True)
@@ -26,16 +50,16 @@ class Workload:
     Args:
         tokens: The transformer's sequence length on this process.
         batch: Samples in one pass.
-        free_bytes: Memory that this process may fill, before the model is loaded.
+        free_bytes: Memory that any process may fill, before the model is loaded.
         device_type: ``cuda``, ``cpu`` or another of PyTorch's.
-        num_shards: Processes over which every weight is spread.
+        upkeep: What is kept of what learns.
     """
 
     tokens: int
     batch: int
     free_bytes: int
     device_type: str
-    num_shards: int = 1
+    upkeep: Upkeep = _NO_MORE
 
 
 @dataclass(frozen=True)
@@ -70,8 +94,8 @@ class ModelBytes:
 
     Args:
         frozen: Weights that do not learn, as stored.
-        learning: What learns: fp32 weights, gradients and two moments.
-        gathered: Of weights that are spread over processes, those that are whole at a time.
+        learning: What learns: fp32 weights, gradients, two moments and what `Upkeep` adds.
+        gathered: Of what is spread over processes, the part that is whole at a time.
     """
 
     frozen: int
@@ -84,47 +108,52 @@ class ModelBytes:
         return self.frozen + self.learning + self.gathered
 
 
-def model_bytes(model: WanVace, *, num_shards: int = 1) -> ModelBytes:
+def model_bytes(model: WanVace, *, upkeep: Upkeep = _NO_MORE) -> ModelBytes:
     """Estimate what a process keeps besides activations, from sizes alone.
 
     Args:
         model: With its LoRA inside, if it has one.
-        num_shards: Processes over which FSDP2 spreads every weight. It has whole at a time what is outside of blocks,
-            one block and the next, and those two once more in the buffers they arrive in.
+        upkeep: What is kept of what learns. Where weights are spread, a process has whole at a time what is outside of
+            blocks, one block and the next, and those two once more in the buffers they arrive in; and the gradients of
+            one block and of what is outside, once more in the buffers they leave in.
     """
-    options, transformer = model.block_options, model.transformer
+    options, transformer, shards = model.block_options, model.transformer, upkeep.num_shards
     frozen = frozen_bytes(model, options.quantize, swap=options.swap)
-    learning = _BYTES_PER_LEARNING * model.num_parameters().trainable
-    if num_shards == 1:
+    learning = upkeep.bytes_per_learning * model.num_parameters().trainable
+    if shards == 1:
         return ModelBytes(frozen, learning)
-    blocks = [_whole_bytes(block) for block in (*transformer.vace_blocks, *transformer.blocks)]
-    gathered = _whole_bytes(transformer) - sum(blocks) + 4 * max(blocks)
-    return ModelBytes(-(-frozen // num_shards), -(-learning // num_shards), gathered)
+    blocks = (*transformer.vace_blocks, *transformer.blocks)
+    weights, gradients = (
+        [_whole_bytes(module, learning=only) for module in (transformer, *blocks)] for only in (False, True)
+    )
+    gathered = weights[0] - sum(weights[1:]) + 4 * max(weights[1:])
+    gathered += 2 * (gradients[0] - sum(gradients[1:]) + max(gradients[1:]))
+    return ModelBytes(-(-frozen // shards), -(-learning // shards), gathered)
 
 
-def _whole_bytes(module: Any) -> int:
-    """Return the bytes of a module's parameters, of spread ones too as if each were whole."""
-    parameters: list[nn.Parameter] = list(module.parameters())
+def _whole_bytes(module: Any, *, learning: bool) -> int:
+    """Return the bytes of a module's parameters, or of those that learn, of spread ones too as if each were whole."""
+    parameters: list[nn.Parameter] = [p for p in module.parameters() if p.requires_grad or not learning]
     return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
 
 
-def estimate_bytes(model: WanVace, policy: Policy, *, tokens: int, batch: int, num_shards: int = 1) -> int:
+def estimate_bytes(model: WanVace, policy: Policy, *, tokens: int, batch: int, upkeep: Upkeep = _NO_MORE) -> int:
     """Estimate a training process's memory on its device, from sizes alone.
 
-    Weights as stored; 16 bytes for each learning parameter; what the blocks keep; one block that is computed again
-    with its gradients; and the hints' gradients, which wait until the last main block is through. Compiled blocks keep
-    less, so the estimate is high for them.
+    Weights as stored; 16 bytes for each learning parameter and what `Upkeep` adds; what the blocks keep; one block that
+    is computed again with its gradients; and the hints' gradients, which wait until the last main block is through.
+    Compiled blocks keep less, so the estimate is high for them.
 
     Args:
         model: With its LoRA inside, if it has one.
         policy: The checkpointing.
         tokens: The transformer's sequence length on this process.
         batch: Samples in one pass.
-        num_shards: As for `model_bytes`.
+        upkeep: As for `model_bytes`.
     """
     hidden_state = batch * tokens * model.hidden_size * model.dtype.itemsize
     states = estimate_hidden_states(model, policy)
-    return int(model_bytes(model, num_shards=num_shards).total + states * hidden_state + _made_weight(model))
+    return int(model_bytes(model, upkeep=upkeep).total + states * hidden_state + _made_weight(model))
 
 
 def _made_weight(model: WanVace) -> int:
@@ -160,8 +189,10 @@ def choose_checkpointing(model: WanVace, workload: Workload) -> Policy:
     would keep the same bytes in the same memory and is left out.
     """
     candidates = [policy for policy in POLICIES if policy != "offload" or workload.device_type != "cpu"]
-    size: dict[str, int] = {"tokens": workload.tokens, "batch": workload.batch, "num_shards": workload.num_shards}
-    needs = {policy: estimate_bytes(model, policy, **size) for policy in candidates}
+    needs = {
+        policy: estimate_bytes(model, policy, tokens=workload.tokens, batch=workload.batch, upkeep=workload.upkeep)
+        for policy in candidates
+    }
     usable = USABLE_SHARE * workload.free_bytes
     fitting = [policy for policy in candidates if needs[policy] <= usable]
     chosen = fitting[0] if fitting else candidates[-1]

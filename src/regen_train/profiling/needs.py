@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from regen_train.model import WanVace, estimate_bytes
+from regen_train.model import Upkeep, WanVace, estimate_bytes
 from regen_train.model.checkpointing import POLICIES, Policy
 from regen_train.model.memory import USABLE_SHARE, ModelBytes, model_bytes
 
 _GIB = 2**30
+_NO_MORE = Upkeep()
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Needs:
                 "before the run, by shapes alone, GiB of one process:",
                 f"  tokens       {self.tokens:,} a clip; clips in one pass: {self.batch_size}",
                 f"  weights      {stored.frozen / _GIB:.2f} frozen{spread}",
-                f"  learning     {stored.learning / _GIB:.2f} weights, gradients and the optimizer's moments, fp32",
+                f"  learning     {stored.learning / _GIB:.2f} weights, gradients, moments and copies, fp32",
                 f"  activations  {kept}",
                 f"  together     {whole}",
                 f"  device       {device}, {free / _GIB:.2f} free",
@@ -65,7 +66,7 @@ class Needs:
         )
 
 
-def needs_of(model: WanVace, tokens: int, *, batch_size: int, device_type: str, num_shards: int = 1) -> Needs:
+def needs_of(model: WanVace, tokens: int, *, batch_size: int, device_type: str, upkeep: Upkeep = _NO_MORE) -> Needs:
     """Estimate what a run needs.
 
     Args:
@@ -73,12 +74,12 @@ def needs_of(model: WanVace, tokens: int, *, batch_size: int, device_type: str, 
         tokens: This process's of the largest clip, reference frame included.
         batch_size: Clips of one forward pass.
         device_type: On ``cpu`` there is nowhere to offload to.
-        num_shards: Processes over which every weight is spread.
+        upkeep: What is kept of what learns.
     """
-    stored = model_bytes(model, num_shards=num_shards)
+    stored = model_bytes(model, upkeep=upkeep)
     policies = [policy for policy in POLICIES if policy != "offload" or device_type != "cpu"]
     activations = {
-        policy: estimate_bytes(model, policy, tokens=tokens, batch=batch_size, num_shards=num_shards) - stored.total
+        policy: estimate_bytes(model, policy, tokens=tokens, batch=batch_size, upkeep=upkeep) - stored.total
         for policy in policies
     }
     return Needs(tokens, batch_size, stored, activations)
