@@ -59,7 +59,7 @@ def test_blur_of_one_and_a_half_pixels_alone_hides_nobody():
     assert rate > 0.8
 
 
-@pytest.mark.parametrize("kind", ["skeletons", "silhouettes", "structall", "signals", "nobody"])
+@pytest.mark.parametrize("kind", ["skeletons", "silhouettes", "structall", "signals", "nobody", "noise"])
 def test_what_only_looks_like_a_person_is_nobody(kind):
     pictures = draw_pictures(10, seed=1 << 44, kinds=(kind,), form=FORM5)
     empty = ~pictures.mask.flatten(1).any(1)
@@ -154,7 +154,7 @@ def test_training_writes_weights_that_load_and_a_log_and_again_the_same(tmp_path
 
 
 def test_training_pictures_are_true():
-    for kind in ("structall", "signals", "nobody"):
+    for kind in ("structall", "signals", "nobody", "noise"):
         nobody = draw_pictures(6, seed=5, kinds=(kind,))
         assert not nobody.mask.any()
         assert not (nobody.states == SHOWN).any()

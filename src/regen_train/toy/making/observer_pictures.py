@@ -22,7 +22,7 @@ from regen_train.toy.world import ClipFormat, WorldClip, draw_clip, render
 from regen_train.toy.world.identity import keyed_random
 
 _SIGNALS: tuple[ConditionName, ...] = ("depth", "edges", "pose")
-KINDS = (*("people",) * 13, *("skeletons",) * 3, "silhouettes", "structall", "signals", "nobody")
+KINDS = (*("people",) * 13, *("skeletons",) * 3, "silhouettes", "structall", "signals", "nobody", "noise", "noise")
 """What clips show, in turns."""
 
 SHOWN, HIDDEN = 1, 2
@@ -73,6 +73,8 @@ def _draw(seed: int, number: int, kind: str, form: ClipFormat) -> Pictures:
         spec = replace(spec, people=(), passed=None)
     clip = render(spec)
     random = keyed_random(seed, number, "observer")
+    if kind == "noise":
+        return _noisy(clip, random)
     if kind in ("skeletons", "silhouettes"):
         return _without(clip, random, skeletons=kind == "skeletons")
     if kind in ("structall", "signals"):
@@ -92,6 +94,21 @@ def _without(clip: WorldClip, random: np.random.Generator, *, skeletons: bool) -
         return _pictures(clip, struct_human(clip.frames, filled, drawn), filled, kept)
     fill: HumanFill | int = GRAY if random.random() < 0.5 else "background_mean"
     return _pictures(clip, fill_people(clip.frames, filled, fill), filled, kept)
+
+
+def _noisy(clip: WorldClip, random: np.random.Generator) -> Pictures:
+    """Put noise, fine or coarse, in the place of all people, or of everything."""
+    where = (
+        dilate(clip.mask > 0, TOY_DILATION) if random.random() < 0.5 else torch.ones_like(clip.mask, dtype=torch.bool)
+    )
+    count, height, width, _ = clip.frames.shape
+    cells = (-(-side // int(random.integers(1, 9))) for side in (height, width))
+    coarse = torch.from_numpy(random.normal(size=(count, 3, *cells))).float()
+    fine = functional.interpolate(coarse, size=(height, width), mode=random.choice(["nearest", "bicubic"]))
+    colour = torch.from_numpy(random.uniform(60, 200, size=(1, 3, 1, 1))).float()
+    noise = (colour + random.uniform(15, 90) * fine).clamp(0, 255).to(torch.uint8)
+    frames = torch.where(where[..., None], rearrange(noise, "n c h w -> n h w c"), clip.frames)
+    return _pictures(clip, frames, where, [False] * len(clip.identities))
 
 
 def _pictures(clip: WorldClip, frames: Tensor, nobody: Tensor, kept: list[bool]) -> Pictures:
