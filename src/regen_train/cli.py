@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with shown_log():
             _run(arguments[0], arguments[1:])
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, MemoryError) as error:
         if os.environ.get("REGEN_TRAIN_DEBUG"):
             raise
         logging.getLogger(__name__).debug("traceback", exc_info=True)

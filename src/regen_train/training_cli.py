@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
@@ -23,6 +25,7 @@ from regen_train.callbacks import (
 from regen_train.checkpoint_io import AtomicCheckpointIO, find_last_checkpoint, refuse_other_run
 from regen_train.data import ShardDataModule
 from regen_train.training import VaceModule
+from regen_train.training.faults import told_of_devices, told_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +88,28 @@ class TrainingCLI(LightningCLI):
         if config.get("logger") in (None, True):
             root = config.get("default_root_dir") or Path.cwd()
             kwargs["logger"] = TensorBoardLogger(save_dir=root, name="", version="logs")
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            raise self._told(error) from error
         if isinstance(trainer.strategy, DDPStrategy):
             # DDP otherwise regroups its gradient buckets after the first step, of every start: a resumed run would
             # add in another order than the one that was not killed
             trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         return trainer
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except MisconfigurationException as error:
+            raise self._told(error) from error
+        except torch.OutOfMemoryError as error:
+            assert isinstance(self.model, VaceModule)
+            raise told_of_memory(error, self.trainer, self.model) from error
+
+    def _told(self, error: MisconfigurationException) -> ValueError:
+        trainer = self._get(self.config_init, "trainer")
+        return told_of_devices(error, accelerator=trainer["accelerator"], devices=trainer["devices"])
 
     def before_fit(self) -> None:
         """Check what Lightning would take silently, find the newest whole checkpoint, refuse another run's folder."""
