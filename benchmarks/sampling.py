@@ -1,21 +1,26 @@
 """What makes sampling faster, and what it costs: seconds, PSNR and mask IoU of each way of sampling the toy.
 
     python benchmarks/sampling.py [--pretrained toy] [--lora adapter.safetensors] [--num_clips 4] [--device cuda]
+        [--compile]
 
-The first row evaluates the model as diffusers' WanVACEPipeline does, one prompt after the other at each of 50 steps;
-ratios and PSNR (of the decoded frames, all pixels) are against it, from the same noise. Mask IoU, of where people are
-found and where they should be, is each way's own: a way that loses nothing keeps the first row's. Only the loop of
-sampling is timed, clip by clip; the ways alternate, and medians are shown. Prints markdown. Any Wan VACE of the toy's
-form will do; with random weights the times mean something, the quality nothing. Minutes on 2 CPU cores.
+The first row is diffusers' own WanVACEPipeline at 50 steps, with the LoRA merged; ratios and PSNR (of the decoded
+frames, all pixels) are against it, from the same noise on the same schedule. ``--compile`` adds compiled blocks. Mask
+IoU, of where people are found and where they should be, is each way's own: a way that loses nothing keeps the
+first row's. Only the loop of sampling is timed, clip by clip; the ways alternate, and medians are shown. Prints
+markdown. Any Wan VACE of the toy's form will do; with random weights the times mean something, the quality nothing.
+Minutes on 2 CPU cores.
 """
 
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
+from wan_pipeline import TimedPipeline
 
 from regen_train.anonymize.painter import load_model
 from regen_train.demo.follow import load_follower
@@ -23,10 +28,12 @@ from regen_train.demo.settings import TOY_SAMPLING
 from regen_train.demo.subjects import Subject, draw_subjects
 from regen_train.encoders import WanEncoders, fold_mask, load_encoders, pack_context
 from regen_train.evaluation.fidelity import psnr
-from regen_train.model import WanVace
+from regen_train.model import BlockOptions, WanVace
+from regen_train.model.blocks import set_blocks
 from regen_train.sampling import SamplingSettings, StepCache, generate
 from regen_train.schema import Bucket
 
+_PIPELINE, _COMPILED = "WanVACEPipeline, 50 steps", ", compiled"
 _FULL = replace(TOY_SAMPLING, num_inference_steps=50)
 WAYS: dict[str, SamplingSettings] = {
     "50 steps, one prompt after the other": replace(_FULL, batched_guidance=False),
@@ -46,6 +53,18 @@ WAYS: dict[str, SamplingSettings] = {
 }
 
 
+@dataclass(frozen=True)
+class Given:
+    """What a clip is painted from: the condition, for diffusers as a video, for us encoded; and its prompts."""
+
+    condition: Tensor
+    context: Tensor
+    prompts: dict[str, Tensor]
+
+
+Way = Callable[[Given], tuple[Tensor, float]]
+
+
 @dataclass
 class Outcome:
     """Of one way: seconds of each clip of each round, PSNR and mask IoU of each clip."""
@@ -60,19 +79,28 @@ def main() -> None:
     options = _options()
     encoders = load_encoders(options.pretrained, dtype=options.dtype, device=options.device)
     model = load_model(options.pretrained, options.lora, dtype=options.dtype, device=options.device)
+    pipeline = TimedPipeline(options.pretrained, model, dtype=options.dtype, device=options.device)
+    ways: dict[str, Way] = {_PIPELINE: lambda given: pipeline_sample(pipeline, given)}
+    ways |= {name: partial(sample, model, settings) for name, settings in WAYS.items()}
+    if options.compile:
+        compiled = load_model(options.pretrained, options.lora, dtype=options.dtype, device=options.device)
+        compiled.block_options = BlockOptions(compile=True)
+        set_blocks(compiled, compiled.block_options, checkpointing="none")
+        for name in ("50 steps", "12 steps"):
+            ways[name + _COMPILED] = partial(sample, compiled, WAYS[name])
     subjects, follow = draw_subjects(options.num_clips, 0, seed=0).alone, load_follower()
     inputs = [_inputs(encoders, subject) for subject in subjects]
     encoders.text.release()
-    outcomes = {name: Outcome() for name in WAYS}
-    _sample(model, inputs[0], _FULL)  # to warm up
+    outcomes = {name: Outcome() for name in ways}
+    for name, way in ways.items():
+        if name.endswith(_COMPILED) or name == _PIPELINE:
+            way(inputs[0])  # to warm up, and to compile
     for number, given in enumerate(inputs):
         videos: dict[str, Tensor] = {}
         for _ in range(options.repeats):
-            for name, settings in WAYS.items():
-                start = time.perf_counter()
-                latents = _sample(model, given, settings)
-                outcomes[name].seconds.append(time.perf_counter() - start)
-                videos[name] = latents
+            for name, way in ways.items():
+                videos[name], seconds = way(given)
+                outcomes[name].seconds.append(seconds)
         decoded = {name: encoders.decode_video(latents[0]) for name, latents in videos.items()}
         reference = next(iter(decoded.values()))
         everywhere = torch.ones(reference.shape[:3], dtype=torch.bool)
@@ -81,6 +109,21 @@ def main() -> None:
             outcomes[name].mask_iou.append(follow(video, subjects[number].held_out.original).mask_iou)
         print(f"clip {number + 1} of {len(inputs)}", flush=True)
     print(table(outcomes))
+
+
+def pipeline_sample(pipeline: TimedPipeline, given: Given) -> tuple[Tensor, float]:
+    """Sample as diffusers."""
+    sampled = pipeline(given.condition, **given.prompts, settings=_FULL)
+    return sampled.latents, sampled.seconds
+
+
+def sample(model: WanVace, settings: SamplingSettings, given: Given) -> tuple[Tensor, float]:
+    """Sample as we do; return the seconds as well."""
+    since = time.perf_counter()
+    latents = generate(model, vace_context=given.context, **given.prompts, noise=0, settings=settings)
+    if latents.device.type == "cuda":
+        torch.cuda.synchronize(latents.device)
+    return latents, time.perf_counter() - since
 
 
 def table(outcomes: dict[str, Outcome]) -> str:
@@ -98,24 +141,14 @@ def table(outcomes: dict[str, Outcome]) -> str:
     return "\n".join(lines)
 
 
-def _inputs(encoders: WanEncoders, subject: Subject) -> dict[str, Tensor]:
+def _inputs(encoders: WanEncoders, subject: Subject) -> Given:
     condition = subject.composed.conditions["structhuman"]
     bucket = Bucket(*condition.shape[:3])
     latents = encoders.encode_condition(condition).reactive
     mask = fold_mask(torch.ones(condition.shape[:3], dtype=torch.bool), encoders.geometry)
     prompt, negative = encoders.encode_prompts([subject.held_out.described.caption, ""])
-    return {
-        "vace_context": pack_context(latents[None], encoders.inactive_constant(bucket)[None], mask[None]),
-        "prompt_embeds": prompt[None],
-        "negative_prompt_embeds": negative[None],
-    }
-
-
-def _sample(model: WanVace, given: dict[str, Tensor], settings: SamplingSettings) -> Tensor:
-    latents = generate(model, **given, noise=0, settings=settings)
-    if latents.device.type == "cuda":
-        torch.cuda.synchronize(latents.device)
-    return latents
+    context = pack_context(latents[None], encoders.inactive_constant(bucket)[None], mask[None])
+    return Given(condition, context, {"prompt_embeds": prompt[None], "negative_prompt_embeds": negative[None]})
 
 
 def _options() -> argparse.Namespace:
@@ -126,6 +159,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="rounds of each clip")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true")
     return parser.parse_args()
 
 
