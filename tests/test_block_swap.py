@@ -123,10 +123,15 @@ def test_the_estimate_knows():
         assert sizes[0] - sizes[1] == saved
 
 
+def test_more_blocks_than_there_are_are_not_estimated():
+    with pytest.raises(ValueError, match=r"blocks\.swap must be from 0 to 30, the model's main blocks, got 99"):
+        outline_wan_vace("random:wan2.1-vace-1.3b", blocks=BlockOptions(swap=99))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"blocks": BlockOptions(swap=5)}, "blocks.swap must be at most 4, the model's main blocks, got 5"),
+        ({"blocks": BlockOptions(swap=5)}, "blocks.swap must be from 0 to 4, the model's main blocks, got 5"),
         ({"blocks": BlockOptions(swap=-1)}, "blocks.swap must be at least 0, got -1"),
         ({"blocks": BlockOptions(swap=2), "trainable": "all"}, "blocks.swap: 2 is for frozen weights"),
         (

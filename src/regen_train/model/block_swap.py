@@ -150,6 +150,16 @@ class _Kept:
     offset: int
 
 
+def check_num_swapped(num_swapped: int, num_blocks: int) -> None:
+    """Refuse to swap more main blocks than there are.
+
+    Raises:
+        ValueError: They are more, or fewer than none.
+    """
+    if not 0 <= num_swapped <= num_blocks:
+        raise ValueError(f"blocks.swap must be from 0 to {num_blocks}, the model's main blocks, got {num_swapped}")
+
+
 def swapped_places(num_blocks: int, num_swapped: int) -> list[int]:
     """Return which blocks are swapped: evenly spread, so that those in between give the copies time."""
     return [number * num_blocks // num_swapped for number in range(num_swapped)]

@@ -1,7 +1,7 @@
 """Quantize, compile and swap the blocks of a model, in this order, and refuse what does not go together."""
 
 from regen_train.model.block_options import BlockOptions
-from regen_train.model.block_swap import swap_blocks
+from regen_train.model.block_swap import check_num_swapped, swap_blocks
 from regen_train.model.checkpointing import Policy
 from regen_train.model.compiling import set_compile
 from regen_train.model.lora import LoraSpec
@@ -52,9 +52,7 @@ def set_blocks(model: WanVace, options: BlockOptions, *, checkpointing: Policy) 
     Raises:
         ValueError: There are fewer main blocks than are to be swapped, or the policy does not go with the options.
     """
-    num_main = len(model.transformer.blocks)
-    if options.swap > num_main:
-        raise ValueError(f"blocks.swap must be at most {num_main}, the model's main blocks, got {options.swap}")
+    check_num_swapped(options.swap, len(model.transformer.blocks))
     if options.swap and options.compile and checkpointing == "selective":
         raise ValueError("blocks.swap with blocks.compile needs checkpointing none, full or offload, got selective")
     if options.quantize != "none":

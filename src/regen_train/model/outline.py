@@ -19,6 +19,7 @@ from regen_train.model.base import (
     transformer_folder,
 )
 from regen_train.model.block_options import BlockOptions
+from regen_train.model.block_swap import check_num_swapped
 from regen_train.model.lora import LoraSpec, add_lora
 from regen_train.model.random_init import RANDOM_PREFIX, random_config
 from regen_train.model.wan_vace import VACE_PARTS, Trainable, WanVace
@@ -50,11 +51,12 @@ def outline_wan_vace(
 
     Raises:
         FileNotFoundError: Nothing is found under ``pretrained``; says what would be.
-        ValueError: What is found is no Wan VACE transformer.
+        ValueError: What is found is no Wan VACE transformer, or it has fewer main blocks than are to be swapped.
     """
     config, temporal_factor = _read_config(pretrained, revision)
     loaded = LoadedTransformer(empty_transformer(config), pretrained, revision, temporal_factor)
     model = outline_of(loaded, dtype=dtype, lora=lora, trainable=trainable)
+    check_num_swapped(blocks.swap, len(model.transformer.blocks))
     model.block_options = blocks
     return model
 
