@@ -127,7 +127,7 @@ def test_what_cannot_be_quantized_is_refused(monkeypatch: pytest.MonkeyPatch) ->
             load_wan_vace("random:tiny", **options)
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(
-        ImportError, match=r"blocks.quantize: nf4 needs bitsandbytes: pip install 'regen_train\[quantize\]'"
+        ImportError, match=r"blocks.quantize: nf4 needs bitsandbytes: pip install -c constraints.txt '\.\[quantize\]'"
     ):
         load_wan_vace("random:tiny", blocks=BlockOptions(quantize="nf4"))
     with pytest.raises(ValueError, match="the base is quantized and its own weights are gone"):

@@ -148,7 +148,9 @@ def _bitsandbytes() -> Any:
     try:
         import bitsandbytes  # noqa: F401 - it registers its operators
     except ImportError as error:
-        raise ImportError("blocks.quantize: nf4 needs bitsandbytes: pip install 'regen_train[quantize]'") from error
+        raise ImportError(
+            "blocks.quantize: nf4 needs bitsandbytes: pip install -c constraints.txt '.[quantize]'"
+        ) from error
     return torch.ops.bitsandbytes
 
 
