@@ -134,7 +134,7 @@ class Checkpoints(Checkpoint):
         assert isinstance(pl_module, VaceModule)
         folder = Path(trainer.default_root_dir)
         learning = pl_module.wan.trained_parameters().items()
-        broken = [name for name, value in learning if not own_part(value.detach()).isfinite().all()]
+        broken = [name for name, value in learning if not own_part(value).detach().isfinite().all()]
         if _anyone(trainer, bool(broken)):
             raise ValueError(
                 f"{len(broken)} weights hold NaN or infinity at step {trainer.global_step}, such as "

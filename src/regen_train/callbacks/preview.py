@@ -115,7 +115,7 @@ class Preview(L.Callback):
     def _paint(self, trainer: L.Trainer) -> None:
         module = module_of(trainer)
         clips = self._clips
-        if module.wan.spread.together:
+        if module.wan.spread.lockstep:
             clips = trainer.strategy.broadcast([clip.to(torch.device("cpu")) for clip in clips])
         # all before the first file: a process that fails to write would leave the others waiting for it
         painted = [self._sample(trainer, clip.to(module.device), number) for number, clip in enumerate(clips)]

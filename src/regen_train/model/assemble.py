@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regen_train.model.sharding import full_shape
+
 
 def empty_transformer(config: Mapping[str, Any]) -> Any:
     """Build the transformer with parameters on the meta device; the rotary tables, which no file holds, are real."""
@@ -69,9 +71,9 @@ def compare_states(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], 
     faults = [f"missing {name}" for name in sorted(expected.keys() - given.keys())]
     faults += [f"unexpected {name}" for name in sorted(given.keys() - expected.keys())]
     faults += [
-        f"{name} has shape {list(given[name].shape)}, expected {list(expected[name].shape)}"
+        f"{name} has shape {list(given[name].shape)}, expected {list(full_shape(expected[name]))}"
         for name in sorted(given.keys() & expected.keys())
-        if given[name].shape != expected[name].shape
+        if given[name].shape != full_shape(expected[name])
     ]
     if faults:
         raise ValueError(f"{what} do not fit, {len(faults)} faults: {'; '.join(faults)}")

@@ -33,7 +33,7 @@ def check_blocks(options: BlockOptions, *, lora: LoraSpec | None, trainable: Tra
             f"lora.use_dora learns from the base's own weights, and blocks.quantize: {options.quantize} "
             "does not keep them"
         )
-    if options.compile and spread.together:
+    if options.compile and spread.lockstep:
         faults.append("blocks.compile is not made for FSDP2 or context_parallel")
     if faults:
         raise ValueError("; ".join(faults))

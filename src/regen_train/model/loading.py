@@ -76,6 +76,8 @@ def load_wan_vace(
         )
     if model.lora is not None and model.lora.init is not None:
         model.load_lora_state(read_initial_lora(model.lora.init, model.lora, model.base))
+    if spread.by_deepspeed:
+        model.base  # noqa: B018 - hash the weights while they are whole
     if trainable != "lora":
         keep_trained_norms_quiet(model.transformer)
     model.block_options = blocks

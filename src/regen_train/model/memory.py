@@ -10,6 +10,7 @@ from torch import nn
 
 from regen_train.model.checkpointing import POLICIES, Policy
 from regen_train.model.quantizing import frozen_bytes, frozen_linears
+from regen_train.model.sharding import full_shape
 from regen_train.model.wan_vace import WanVace
 
 logger = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ def model_bytes(model: WanVace, *, upkeep: Upkeep = _NO_MORE) -> ModelBytes:
 def _whole_bytes(module: Any, *, learning: bool) -> int:
     """Return the bytes of a module's parameters, or of those that learn, of spread ones too as if each were whole."""
     parameters: list[nn.Parameter] = [p for p in module.parameters() if p.requires_grad or not learning]
-    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+    return sum(full_shape(parameter).numel() * parameter.element_size() for parameter in parameters)
 
 
 def estimate_bytes(model: WanVace, policy: Policy, *, tokens: int, batch: int, upkeep: Upkeep = _NO_MORE) -> int:

@@ -14,6 +14,7 @@ from regen_train.model.quantized_linear import (
     QuantizedLinear,
     stored_bytes,
 )
+from regen_train.model.sharding import full_shape
 from regen_train.model.wan_vace import WanVace
 
 
@@ -68,7 +69,7 @@ def frozen_bytes(model: WanVace, kind: Quantize, *, swap: int = 0) -> int:
 
 
 def _bytes(module: nn.Module, layers: list[Any], kind: Quantize) -> int:
-    frozen = {id(p): p.numel() * p.element_size() for p in module.parameters() if not p.requires_grad}
+    frozen = {id(p): full_shape(p).numel() * p.element_size() for p in module.parameters() if not p.requires_grad}
     if kind == "none":
         return sum(frozen.values())
     inside = [layer for layer in layers if id(layer.weight) in frozen]

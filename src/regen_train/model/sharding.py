@@ -1,4 +1,4 @@
-"""Weights spread over processes by PyTorch's FSDP2: each has a part, and a block's are whole only while it computes."""
+"""Weights spread over processes, by PyTorch's FSDP2 or DeepSpeed's ZeRO stage 3: each has a part of every one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,15 +18,17 @@ class Spread:
     Args:
         weights: The processes over which every weight is spread, as a mesh of one axis; None where each has them all.
         tokens: The processes that compute each clip together; None where each computes its own clips.
+        by_deepspeed: Whether DeepSpeed spreads every weight, as ZeRO stage 3 does, once the model is loaded.
     """
 
     weights: DeviceMesh | None = None
     tokens: ProcessGroup | None = None
+    by_deepspeed: bool = False
 
     @property
-    def together(self) -> bool:
-        """Whether all processes must compute at the same time."""
-        return self.weights is not None or self.tokens is not None
+    def lockstep(self) -> bool:
+        """Whether every forward pass must run on all processes at the same time: one alone would wait for ever."""
+        return self.weights is not None or self.tokens is not None or self.by_deepspeed
 
 
 def shard(transformer: Any, mesh: DeviceMesh) -> None:
@@ -64,12 +66,22 @@ def materialize(module: nn.Module, name: str, value: Tensor, device: torch.devic
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether a tensor is one process's part of a larger one."""
-    return isinstance(tensor, DTensor)
+    return isinstance(tensor, DTensor) or _is_deepspeeds(tensor)
+
+
+def _is_deepspeeds(tensor: Tensor) -> bool:
+    """Whether ZeRO stage 3 has spread it: the tensor is empty, its part and its shape are stated beside."""
+    return hasattr(tensor, "ds_id")
+
+
+def full_shape(tensor: Any) -> torch.Size:
+    """Return the shape that a tensor has whole; no process sends anything."""
+    return torch.Size(tensor.ds_shape if _is_deepspeeds(tensor) else tensor.shape)
 
 
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor whole; of a sharded one all processes must ask together."""
-    if hasattr(tensor, "ds_id"):  # DeepSpeed's, of ZeRO stage 3
+    if _is_deepspeeds(tensor):
         from deepspeed.runtime.zero import GatheredParameters
 
         with GatheredParameters([tensor]):
@@ -80,7 +92,7 @@ def whole(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def put(value: Tensor, parameter: Tensor) -> None:
     """Set a parameter from the whole value; of a sharded one all processes must do so together."""
-    if hasattr(parameter, "ds_id"):
+    if _is_deepspeeds(parameter):
         from deepspeed.runtime.zero import GatheredParameters
 
         with GatheredParameters([parameter], modifier_rank=0):
@@ -89,9 +101,14 @@ def put(value: Tensor, parameter: Tensor) -> None:
         parameter.copy_(spread_like(value, parameter))
 
 
-def own_part(tensor: Tensor) -> Tensor:
+def own_part(tensor: Any) -> Tensor:
     """Return this process's part of a tensor, in the same memory; all of it where it is not sharded."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    if _is_deepspeeds(tensor):
+        part: Tensor = tensor.ds_tensor
+        left = tensor.ds_numel - torch.distributed.get_rank(tensor.ds_process_group) * part.numel()
+        return part[: max(left, 0)]  # behind the last weight is memory that nothing was written to
+    own: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return own
 
 
 def spread_like(value: Tensor, pattern: Tensor) -> Tensor:

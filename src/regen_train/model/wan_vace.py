@@ -19,7 +19,7 @@ from regen_train.model.checkpointing import Policy
 from regen_train.model.lora import LoraSpec, base_state, lora_parameters, merged_state, update_norm
 from regen_train.model.padding import count_padding, pad_shortly
 from regen_train.model.quantized_linear import Quantization, QuantizedLinear
-from regen_train.model.sharding import Spread, gathered, put
+from regen_train.model.sharding import Spread, full_shape, gathered, put
 from regen_train.pretrained import state_sha256
 from regen_train.schema import MAX_PROMPT_TOKENS, Geometry
 
@@ -132,7 +132,7 @@ class WanVace(nn.Module):
 
     def num_parameters(self) -> ParameterCount:
         """Count the parameters."""
-        counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.parameters()]
+        counts = [(full_shape(parameter).numel(), parameter.requires_grad) for parameter in self.parameters()]
         hidden = sum(module.num_hidden for module in self.modules() if isinstance(module, QuantizedLinear))
         return ParameterCount(sum(n for n, _ in counts) + hidden, sum(n for n, trained in counts if trained))
 

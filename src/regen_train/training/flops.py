@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from regen_train.model import WanVace
+from regen_train.model.sharding import full_shape
 from regen_train.schema import MAX_PROMPT_TOKENS
 
 
@@ -116,7 +117,7 @@ def _chain(layers: Iterable[Any], rows: int) -> int:
 
 def _product(layer: Any, rows: int, *, gradient: bool = False) -> int:
     # a quantized weight has fewer elements than it stands for
-    size = layer.in_features * layer.out_features if hasattr(layer, "in_features") else layer.weight.numel()
+    size = layer.in_features * layer.out_features if hasattr(layer, "in_features") else full_shape(layer.weight).numel()
     return 2 * rows * int(size) * (1 + gradient + int(layer.weight.requires_grad))
 
 

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import lightning as L
 import torch
 from jaxtyping import Float
-from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch import Tensor
 
 import regen_train
@@ -21,7 +20,7 @@ from regen_train.training.objective import LossSpec, SampleLosses, sample_losses
 from regen_train.training.optimizer import OptimizerSpec
 from regen_train.training.progress import align_progress
 from regen_train.training.same_run import check_same_run
-from regen_train.training.strategies import check_context_parallel, hide_from_ddp, spread_of
+from regen_train.training.strategies import check_context_parallel, check_strategy, hide_from_ddp, spread_of
 from regen_train.training.workload import workload_of
 
 VALIDATION_SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -88,8 +87,8 @@ class VaceModule(L.LightningModule):
         """Load the base and insert the LoRA; Lightning calls this once the processes are up."""
         if self.model is not None:
             return
-        if self.blocks != BlockOptions() and isinstance(self.trainer.strategy, DeepSpeedStrategy):
-            raise ValueError("model.blocks: nothing of it is made for DeepSpeed; use strategy ddp")
+        strategy, optimizer = self.trainer.strategy, self.optimizer_spec.name
+        check_strategy(strategy, optimizer=optimizer, context_parallel=self.context_parallel, blocks=self.blocks)
         self.model = load_wan_vace(
             self.pretrained,
             revision=self.revision,
@@ -101,7 +100,7 @@ class VaceModule(L.LightningModule):
             attention=self.attention,
             blocks=self.blocks,
             seed=self.seed,
-            spread=spread_of(self.trainer.strategy, self.context_parallel),
+            spread=spread_of(strategy, self.context_parallel),
         ).train()  # diffusers loads for evaluation, where LoRA dropout would sleep
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None:
@@ -112,10 +111,6 @@ class VaceModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer of what learns, with its schedule per optimizer step."""
         spec = self.optimizer_spec
-        if spec.name == "muon" and self.wan.spread.weights is not None:
-            raise ValueError(
-                "optimizer.name: muon needs whole matrices, which FSDP2 spreads; use adamw, or strategy ddp"
-            )
         optimizer = spec.build(self.wan.trained_parameters())
         max_steps = self.trainer.max_steps
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: spec.factor(step, max_steps))
@@ -178,7 +173,7 @@ class VaceModule(L.LightningModule):
     @property
     def _must_keep_pace(self) -> bool:
         """Whether processes need equally many forward passes and the samples of each decide on theirs."""
-        if self.wan.spread.weights is None:
+        if not self.wan.spread.lockstep:
             return False
         data = getattr(self.trainer, "datamodule", None)
         return data is not None and 0 < data.conditioning.dropout.reference < 1

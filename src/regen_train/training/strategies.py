@@ -7,14 +7,22 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+)
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from regen_train.model import LoraSpec, Spread
+from regen_train.model import BlockOptions, LoraSpec, Spread
 from regen_train.model.sharding import spread_like, whole
+from regen_train.training.zero import ZeroStrategy
 
 
 class FullyShardedStrategy(ModelParallelStrategy):
@@ -79,11 +87,58 @@ def num_shards(trainer: L.Trainer) -> int:
 
     ZeRO 2, which spreads gradients and moments alone, counts as 1, so that what is estimated is high.
     """
-    strategy = trainer.strategy
-    spreads = isinstance(strategy, ModelParallelStrategy) or (
-        isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3
-    )
+    spreads = isinstance(trainer.strategy, ModelParallelStrategy) or _is_zero_3(trainer.strategy)
     return trainer.num_nodes * trainer.num_devices if spreads else 1
+
+
+def _is_zero_3(strategy: Strategy) -> bool:
+    return isinstance(strategy, DeepSpeedStrategy) and bool(strategy.zero_stage_3)
+
+
+def check_strategy(strategy: Strategy, *, optimizer: str, context_parallel: int, blocks: BlockOptions) -> None:
+    """Refuse a strategy whose checkpoints nothing here could read, and options that it was not made for.
+
+    Args:
+        strategy: The trainer's.
+        optimizer: ``optimizer.name``.
+        context_parallel: How many neighbours compute each clip together.
+        blocks: Whether the blocks are compiled, quantized or swapped.
+
+    Raises:
+        ValueError: Names every fault and what to take in its place.
+    """
+    zero, spreads = isinstance(strategy, ZeroStrategy), isinstance(strategy, FullyShardedStrategy)
+    faults = []
+    if not (zero or spreads or isinstance(strategy, SingleDeviceStrategy | DDPStrategy)) or (
+        isinstance(strategy, DeepSpeedStrategy) and not zero
+    ):
+        faults.append(
+            f"trainer.strategy: {type(strategy).__name__} writes checkpoints that cannot be read here; "
+            f"take {_in_place_of(strategy)}"
+        )
+    if optimizer == "muon" and (zero or spreads):
+        faults.append(
+            f"model.optimizer.name: muon needs whole matrices, which {'ZeRO' if zero else 'FSDP2'} spreads; "
+            "take adamw, or --trainer.strategy ddp"
+        )
+    if context_parallel > 1 and zero:
+        faults.append(
+            f"model.context_parallel: {context_parallel} is not made for ZeRO; take --config strategy_fsdp2.yaml or "
+            "--trainer.strategy ddp"
+        )
+    if blocks != BlockOptions() and zero:
+        faults.append(f"model.blocks: {blocks} is not made for ZeRO; take --trainer.strategy ddp")
+    if faults:
+        raise ValueError("\n".join(faults))
+
+
+def _in_place_of(strategy: Strategy) -> str:
+    """Return the option for what a strategy was taken for."""
+    if isinstance(strategy, DeepSpeedStrategy):
+        return f"--config strategy_zero{3 if _is_zero_3(strategy) else 2}.yaml in its place"
+    if isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
+        return "--config strategy_fsdp2.yaml in its place"
+    return "--trainer.strategy ddp"
 
 
 def spread_of(strategy: Strategy, context_parallel: int) -> Spread:
@@ -98,7 +153,7 @@ def spread_of(strategy: Strategy, context_parallel: int) -> Spread:
     """
     weights = strategy.device_mesh["data_parallel"] if isinstance(strategy, ModelParallelStrategy) else None
     if context_parallel == 1:
-        return Spread(weights)
+        return Spread(weights, by_deepspeed=_is_zero_3(strategy))
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     if processes % context_parallel:
         raise ValueError(

@@ -31,13 +31,18 @@ class ZeroStrategy(DeepSpeedStrategy):
     def __init__(self, stage: Literal[2, 3] = 2) -> None:
         if find_spec("deepspeed") is None:
             raise ImportError(
-                "ZeRO needs DeepSpeed: pip install 'regen_train[deepspeed]'; or take --config strategy_fsdp2.yaml"
+                "ZeRO needs DeepSpeed: pip install -c constraints.txt '.[deepspeed]'; "
+                "or take --config strategy_fsdp2.yaml"
             )
         super().__init__(stage=stage, logging_batch_size_per_gpu=1, exclude_frozen_parameters=True)
 
     def setup_environment(self) -> None:
         """Join the processes."""
         self.precision_plugin = _AsLoaded()
+        self.join()
+
+    def join(self) -> None:
+        """Join the processes as DeepSpeed does, each on a GPU of its own."""
         super().setup_environment()
 
     @contextmanager
