@@ -6,10 +6,12 @@ import pytest
 from anonymize_clips import draw, write_lora
 
 from regen_train.adapter import load_adapter
+from regen_train.anonymize import AnonymizeOptions
 from regen_train.anonymize.origin import origin_of
 from regen_train.anonymize_cli import parse_arguments
 from regen_train.cli import main
 from regen_train.data import ShardDataModule
+from regen_train.sampling import FAST
 from regen_train.schema import Bucket
 from regen_train.toy.world import WorldFiles
 from regen_train.video import probe_video
@@ -64,6 +66,13 @@ def test_second_opinions_are_named_as_in_data_preparation(clip, tmp_path):
     assert type(options.opinions.people).__name__ == "TorchvisionPeople"
     assert type(options.opinions.faces).__name__ == "YuNetFaces"
     assert (options.video.seed, options.model.lora, options.window.size) == (3, None, None)
+
+
+def test_most_steps_are_predicted_unless_told_otherwise(clip, tmp_path):
+    line = command(clip, tmp_path / "out.mp4")[1:]
+    options = parse_arguments(line)
+    assert options.sampling == FAST == AnonymizeOptions(options.video).sampling
+    assert parse_arguments([*line, "--sampling.cache.part", "none"]).sampling.cache.part == "none"
 
 
 def test_the_command_is_listed(capsys):

@@ -8,7 +8,7 @@ from torch import Tensor
 from regen_train.encoders import WanEncoders, add_reference_context, fold_mask, load_encoders, pack_context, pad_prompts
 from regen_train.flow import sigma_schedule
 from regen_train.model import LoraSpec, WanVace, load_wan_vace
-from regen_train.sampling import SamplingSettings, StepCache, generate
+from regen_train.sampling import FAST, SamplingSettings, StepCache, generate
 from regen_train.schema import Bucket
 
 BUCKET = Bucket(5, 32, 48)
@@ -226,6 +226,14 @@ def test_steps_are_predicted_and_the_model_is_as_it_was(tiny_model, encoders, pa
     assert torch.equal(sampled(StepCache(part, interval=1, warmup=3))[0], computed)
     assert [set(vars(module)) for module in model.modules()] == attributes
     assert torch.equal(sampled(StepCache())[0], computed)
+
+
+def test_the_fast_way_computes_fewer_than_half_of_the_steps(model, encoders):
+    with Calls(model, model.transformer.vace_blocks[1].ffn.net[2]) as calls:
+        fast = generate(model, **conditioning(encoders), settings=FAST)
+    assert (FAST.num_inference_steps, calls.computed) == (50, 22)
+    whole = generate(model, **conditioning(encoders), settings=SamplingSettings())
+    assert (fast - whole).square().mean() < 1e-3 * whole.square().mean()
 
 
 def test_predictions_do_not_pass_from_one_guidance_to_another(model, encoders):

@@ -1,5 +1,6 @@
 """``regen_train anonymize``: options, a bar while it samples, and what of the input was covered."""
 
+from dataclasses import asdict
 from typing import Any
 
 from regen_train.anonymize import (
@@ -14,7 +15,7 @@ from regen_train.guard import GuardSettings
 from regen_train.preparation.command_line import GROUPS, parse_options
 from regen_train.preparation.options import SecondOpinions
 from regen_train.preparation.probe import ProbeSettings
-from regen_train.sampling import SamplingSettings
+from regen_train.sampling import FAST, SamplingSettings
 
 _KINDS = (VideoOptions, PainterOptions, WindowOptions, SecondOpinions, GuardSettings, SamplingSettings, ProbeSettings)
 
@@ -35,6 +36,7 @@ def parse_arguments(arguments: list[str]) -> AnonymizeOptions:
         _KINDS,
         arguments,
         GROUPS | {SamplingSettings: "sampling"},
+        {f"sampling.cache.{name}": value for name, value in asdict(FAST.cache).items()},
     )
     return AnonymizeOptions(
         video=parsed[VideoOptions],

@@ -14,7 +14,7 @@ from regen_train.preparation import DatasetSettings
 from regen_train.preparation.options import SecondOpinions
 from regen_train.preparation.probe import ProbeSettings
 from regen_train.pretrained import Precision
-from regen_train.sampling import SamplingSettings
+from regen_train.sampling import FAST, SamplingSettings
 from regen_train.schema import Geometry
 
 Variant = Literal["structhuman", "structall"]
@@ -155,7 +155,7 @@ class AnonymizeOptions:
         video: What becomes of which file.
         model: The model that paints.
         window: How the clip becomes a condition video.
-        sampling: How the video is sampled.
+        sampling: How the video is sampled; `FAST` unless told otherwise.
         guard: How strict the gate is.
         opinions: Detectors for the gate.
         probe: What videos may be, and how scenes are cut.
@@ -164,7 +164,7 @@ class AnonymizeOptions:
     video: VideoOptions
     model: PainterOptions = field(default_factory=PainterOptions)
     window: WindowOptions = field(default_factory=WindowOptions)
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    sampling: SamplingSettings = FAST
     guard: GuardSettings = field(default_factory=GuardSettings)
     opinions: SecondOpinions = field(default_factory=SecondOpinions)
     probe: ProbeSettings = field(default_factory=ProbeSettings)

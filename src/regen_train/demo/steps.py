@@ -150,7 +150,7 @@ class Machinery:
             *("--negative_prompt", "", "--seed", self.settings.seed),
             *("--sampling.num_inference_steps", sampling.num_inference_steps),
             *("--sampling.guidance_scale", f"{sampling.guidance_scale:g}"),
-            *("--sampling.flow_shift", f"{sampling.effective_shift:g}"),
+            *("--sampling.flow_shift", f"{sampling.effective_shift:g}", "--sampling.cache.part", sampling.cache.part),
             *more,
         )
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ def parse_options(
     kinds: Sequence[type],
     args: Sequence[str] | None,
     groups: Mapping[type, str] = GROUPS,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[type, Any]:
     """Return one instance of each dataclass in ``kinds``, from flags and ``--config`` files; exits on wrong input.
 
@@ -43,6 +45,7 @@ def parse_options(
         kinds: Dataclasses whose fields become flags; a field of two of them is one flag.
         args: The command line; None takes the process's own.
         groups: Dataclasses whose flags have a prefix, and which.
+        defaults: By flag, where this command's are not the dataclasses' own.
     """
     parser = ArgumentParser(prog=prog, description=description)
     parser.add_argument("--config", action="config", help="YAML file with any of these options.")
@@ -60,6 +63,7 @@ def parse_options(
         group = groups.get(kind)
         parser.add_class_arguments(kind, group, skip=set() if group else taken)
         taken |= set() if group else {field.name for field in dataclasses.fields(kind)}
+    parser.set_defaults(dict(defaults))
     config = parser.parse_args(_with_paths(sys.argv[1:] if args is None else args))
     try:
         built = parser.instantiate(config)
