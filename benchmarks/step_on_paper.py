@@ -5,8 +5,10 @@
 Executed FLOPs are what the GPU has to do: forward; backward, in which flash attention computes its products once more
 (2.5 times its forward); and what the checkpointing policy recomputes. Model FLOPs, of which MFU is made, leave out all
 that is computed twice. The floor is executed FLOPs by ``--rate``, the rate of large matrix products in TFLOP/s, which
-`regen_train profile` measures on a device; 790 is assumed for bf16 on an H200. Memory is the estimate of the same
-command. Prints markdown; seconds on any machine.
+`regen_train profile` measures on a device; 790 is assumed for bf16 on an H200. Of bytes that move it knows nothing:
+`bytes_on_paper.py` counts those. Memory is the estimate of the same command, and a policy is taken for a card whose
+free memory it fills to nine tenths at most: the last column is the least that must be free. Prints markdown; seconds on
+any machine.
 """
 
 import argparse
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 
 from regen_train.model import LoraSpec, WanVace, estimate_bytes
 from regen_train.model.checkpointing import Policy
+from regen_train.model.memory import USABLE_SHARE
 from regen_train.model.outline import outline_wan_vace
 from regen_train.schema import MAX_PROMPT_TOKENS, Bucket
 from regen_train.training.flops import training_flops
@@ -40,6 +43,7 @@ class Shape:
 SHAPES = (
     Shape("random:wan2.1-vace-1.3b", Bucket(49, 480, 832)),
     Shape("random:wan2.1-vace-1.3b", Bucket(81, 480, 832), reference=False),
+    Shape("random:wan2.1-vace-1.3b", Bucket(81, 480, 832)),  # structhuman_81f.yaml
     Shape("random:14b", Bucket(49, 480, 832)),
 )
 
@@ -49,8 +53,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=790.0, help="TFLOP/s of large matrix products")
     rate = parser.parse_args().rate
-    print("| model | tokens | checkpointing | model TFLOP | executed TFLOP | floor s | MFU at the floor | GiB |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| model | tokens | checkpointing | model TFLOP | executed TFLOP | floor s | MFU at floor | GiB | free GiB |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for shape in SHAPES:
         learning = outline_wan_vace(shape.pretrained, lora=LoraSpec(rank=32))
         frozen = outline_wan_vace(shape.pretrained, lora=None)
@@ -62,7 +66,8 @@ def main() -> None:
             floor = executed / rate
             print(
                 f"| {shape.pretrained.removeprefix('random:')} | {tokens:,} | {policy} | {useful:,.0f} "
-                f"| {executed:,.0f} | {floor:.2f} | {useful / executed:.0%} | {gib:.0f} |"
+                f"| {executed:,.0f} | {floor:.2f} | {useful / executed:.0%} | {gib:.1f} "
+                f"| {gib / USABLE_SHARE:.1f} |"
             )
 
 
