@@ -1,8 +1,9 @@
 """A Lightning training step against a bare loop over the same model, data and optimizer.
 
 The Lightning side is ``regen_train fit`` with all its callbacks, the bare side the shortest loop that trains: batch,
-losses, backward, AdamW, next. Both run in this process on the same tiny model, on clips large enough that a step takes
-well over half a second; they alternate, and the medians of all their steps are compared.
+losses, backward, clipping, fused AdamW, next; optimizer, loss and LoRA are the same. Both run in this process on the
+same tiny model, on clips large enough that a step takes well over half a second; they alternate, and the medians of all
+their steps are compared.
 
 Run: ``python benchmarks/lightning_step.py`` (about five minutes on 2 CPU cores).
 """
@@ -20,10 +21,9 @@ import torch
 
 from regen_train.configs import resolve_arguments
 from regen_train.data import ShardDataModule
-from regen_train.draws import generator_for
 from regen_train.model import LoraSpec
-from regen_train.schema import Bucket, ConditionLatents, Geometry, Sample
-from regen_train.shards import Constants, ShardWriter, fingerprint_of, write_dataset_info
+from regen_train.profiling import write_random_dataset
+from regen_train.schema import Bucket, Geometry
 from regen_train.training import VaceModule
 from regen_train.training_cli import TrainingCLI
 
@@ -46,29 +46,9 @@ class StepTimes(L.Callback):
         self.ends.append(time.perf_counter())
 
 
-def write_dataset(folder: Path, num_samples: int = 8) -> None:
+def write_dataset(folder: Path) -> None:
     """Write a dataset of random latents."""
-    with ShardWriter(folder) as writer:
-        for number in range(num_samples):
-            shape, generator = GEOMETRY.latent_shape(BUCKET), generator_for(0, number, "benchmark")
-            latents, condition = (torch.randn(shape, generator=generator) for _ in range(2))
-            writer.write(
-                Sample(
-                    key=f"sample-{number}",
-                    bucket=BUCKET,
-                    latents=latents,
-                    conditions={"structhuman": ConditionLatents(condition)},
-                    human_coverage=torch.zeros(shape[1:], dtype=torch.uint8),
-                    prompt_embeds=torch.randn(130, GEOMETRY.text_dim, generator=generator),
-                    info={
-                        "fps": 7.5,
-                        "guard": {"verdict": "unchecked"},
-                        "fingerprints": dict.fromkeys(("encoder", "settings"), fingerprint_of({})) | {"source": "0"},
-                    },
-                )
-            )
-    constants = Constants({BUCKET: torch.zeros(shape)}, torch.zeros(1, 32), torch.zeros(1, 32))
-    write_dataset_info(folder, writer.shards, encoder={}, settings={}, geometry=GEOMETRY, constants=constants)
+    write_random_dataset(folder, BUCKET, GEOMETRY, variants=["structhuman"], num_samples=8, vae_sha256="none")
 
 
 def lightning_steps(dataset: Path, run: Path, steps: int) -> list[float]:
@@ -77,6 +57,7 @@ def lightning_steps(dataset: Path, run: Path, steps: int) -> list[float]:
         *("--config", "quickstart.yaml", "--model.pretrained", "random:tiny", "--data.path", str(dataset)),
         *("--data.global_batch_size", "1", "--data.per_device_batch_size", "1", "--ema.decay", "0"),
         *("--data.reference", "first_condition", "--model.recipe", "paper", "--model.lora.rank", "4"),
+        *("--model.optimizer.name", "adamw", "--model.loss.human_weight", "1", "--data.dropout.prompt", "0"),
         *("--data.dropout.reference", "0", "--data.validation.num_samples", "0", "--preview.num_clips", "0"),
         *("--trainer.default_root_dir", str(run), "--trainer.max_steps", str(steps)),
         f"--trainer.callbacks+={__name__}.StepTimes",
