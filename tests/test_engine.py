@@ -188,7 +188,7 @@ def test_devices_are_checked() -> None:
 
 def test_ray_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(ValueError, match=r"pip install 'regen_train\[ray\]'; or use --engine local"):
+    with pytest.raises(ValueError, match=r"pip install -c constraints.txt '\.\[ray\]'; or use --engine local"):
         run(RayEngine(), Doing(tmp_path), jobs_of("double 1"))
 
 

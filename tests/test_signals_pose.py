@@ -227,7 +227,7 @@ def test_dwpose_says_what_it_is(folder: Path) -> None:
 
 def test_a_missing_package_has_a_remedy_and_alternatives(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ValueError, match=r"pip install 'regen_train\[prep\]'.*KeypointRcnn.*PoseFiles"):
+    with pytest.raises(ValueError, match=r"pip install -c constraints.txt '\.\[prep\]'.*KeypointRcnn.*PoseFiles"):
         DwPose(str(folder)).setup("cpu")
 
 

@@ -11,7 +11,7 @@ from regen_train.preparation.engines.slots import Slot, drive
 from regen_train.preparation.engines.stage import Attempt, Fault, Finished, Job, Stage
 from regen_train.preparation.engines.worker import Worker
 
-_REMEDY = "--engine ray needs Ray: pip install 'regen_train[ray]'; or use --engine local"
+_REMEDY = "--engine ray needs Ray: pip install -c constraints.txt '.[ray]'; or use --engine local"
 
 
 @dataclass(frozen=True)

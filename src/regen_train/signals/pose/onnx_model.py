@@ -10,8 +10,8 @@ from jaxtyping import Float32
 logger = logging.getLogger(__name__)
 
 _REMEDY = (
-    "DwPose needs onnxruntime: `pip install 'regen_train[prep]'`, for CUDA `pip install onnxruntime-gpu` in its place; "
-    "or use KeypointRcnn (torchvision, body only) or PoseFiles (poses made elsewhere)"
+    "DwPose needs onnxruntime: `pip install -c constraints.txt '.[prep]'`, for CUDA `pip install onnxruntime-gpu` in "
+    "its place; or use KeypointRcnn (torchvision, body only) or PoseFiles (poses made elsewhere)"
 )
 
 
