@@ -3,9 +3,9 @@
     python benchmarks/ratios.py
 
 Times depend on the machine, ratios much less. A ratio is the slow way's time by the fast way's, the median over rounds
-in which both alternate; a time is the processor's, of one thread, which other programs change little. `REFERENCES` holds
-what was measured. It exits with 1 where one fell by a third, or below what `LEAST` says; one that grew for good should be
-written down anew. A minute and a half on 2 quiet CPU cores.
+in which both alternate; a time is the processor's, of one thread, which other programs change little. `REFERENCES`
+holds what was measured. It exits with 1 where one fell by a third, or below what `LEAST` says; one that grew for good
+should be written down anew. A minute and a half on 2 quiet CPU cores.
 """
 
 import statistics
