@@ -11,7 +11,7 @@ from processes import mean_over_processes, run_processes
 from test_policies import gradients, inputs
 from torch.distributed.device_mesh import init_device_mesh
 
-from regen_train.model import LoraSpec, Spread, WanVace, load_wan_vace
+from regen_train.model import BlockOptions, LoraSpec, Spread, WanVace, load_wan_vace
 from regen_train.model.context_parallel import share_tokens
 from regen_train.schema import Bucket
 
@@ -22,6 +22,10 @@ OTHERS = [
     {"lora": LoraSpec(rank=4), "checkpointing": "offload"},
     {"lora": LoraSpec(rank=4), "attention": "_native_math"},
     {"trainable": "all"},
+]
+FROZEN = [  # not with FSDP2
+    {"lora": LoraSpec(rank=4), "checkpointing": "full", "blocks": BlockOptions(swap=3)},
+    {"lora": LoraSpec(rank=4), "blocks": BlockOptions(quantize="int8")},
 ]
 
 
@@ -68,7 +72,7 @@ def compare_with_one_process(fully_sharded: bool, cases: list[dict[str, Any]]) -
     ("fully_sharded", "cases"),
     [
         pytest.param(False, MAIN, id="as trained"),
-        pytest.param(False, OTHERS, id="all that can be chosen", marks=pytest.mark.long),
+        pytest.param(False, [*OTHERS, *FROZEN], id="all that can be chosen", marks=pytest.mark.long),
         pytest.param(True, [*MAIN, *OTHERS], id="with FSDP2", marks=pytest.mark.long),
     ],
 )
