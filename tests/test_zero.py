@@ -43,7 +43,7 @@ class ZeroOnCpu(ZeroStrategy):
     def join(self) -> None:
         import deepspeed
 
-        deepspeed.comm.torch.build_shm_op = lambda: None  # would be compiled here and now
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # would be compiled here and now
         self.set_world_ranks()
         deepspeed.init_distributed("gloo", dist_init_required=False)
 
