@@ -1,5 +1,6 @@
 """Compiled blocks: the plain path's gradients under every policy, few graphs, untouched names; and a resume."""
 
+import os
 from pathlib import Path
 
 import jaxtyping
@@ -24,10 +25,11 @@ DROPOUT = {"lora": LoraSpec(rank=4, dropout=0.5)}
 
 
 @pytest.fixture(autouse=True)
-def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Start without graphs; capture them as in training, but leave their kernels to PyTorch."""
     torch._dynamo.reset()
     counters.clear()
+    monkeypatch.setenv(compiling.CACHE_VARIABLE, str(tmp_path / "kernels"))
     monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
     # checks of shapes at run time, which only tests have, cannot be compiled
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
@@ -106,10 +108,34 @@ def test_a_resumed_run_is_the_uninterrupted_one(quick_arguments, tmp_path: Path,
     assert number_of_graphs() > 0
 
 
+def test_kernels_are_kept_in_the_users_own_folder(monkeypatch, tmp_path: Path, caplog):
+    monkeypatch.setattr(compiling, "BACKEND", "eager")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def folder(*, compiled: bool = True) -> str | None:
+        tiny("none", blocks=BlockOptions(compile=compiled))
+        return os.environ.get(compiling.CACHE_VARIABLE)
+
+    assert folder() == str(tmp_path / "kernels"), "the user has named one"
+    monkeypatch.delenv(compiling.CACHE_VARIABLE)
+    assert folder(compiled=False) is None
+    assert folder() == str(tmp_path / "cache" / "regen_train" / "inductor")
+    monkeypatch.delenv(compiling.CACHE_VARIABLE)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert folder() == str(tmp_path / "home" / ".cache" / "regen_train" / "inductor")
+    assert Path(folder()).is_dir()
+    monkeypatch.delenv(compiling.CACHE_VARIABLE)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    compiling.keep_kernels()
+    assert compiling.CACHE_VARIABLE not in os.environ
+    assert "kernels go to the temporary folder" in caplog.text
+
+
 @pytest.mark.long
-def test_fused_kernels_compute_the_plain_gradients(monkeypatch, tmp_path: Path):
+def test_fused_kernels_compute_the_plain_gradients(monkeypatch):
     monkeypatch.setattr(compiling, "BACKEND", "inductor")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     shorten(monkeypatch, layers=1)
     expected = gradients_of(tiny("none", **DROPOUT))
     for policy in ("none", "full", "selective"):

@@ -14,8 +14,8 @@ class BlockOptions:
 
     Args:
         compile: Have torch.compile fuse what lies between the matrix products of each block. The first step of every
-            bucket takes minutes; ``TORCHINDUCTOR_CACHE_DIR`` names a folder that keeps what was compiled for later
-            runs.
+            bucket takes minutes; what was compiled is kept for later runs in ``~/.cache/regen_train``, or in the folder
+            that ``TORCHINDUCTOR_CACHE_DIR`` names.
         quantize: What frozen layers are kept in: ``none`` = as they are; ``int8`` or ``fp8`` = half the memory of bf16;
             ``nf4`` = about a quarter, by bitsandbytes. The LoRA is as precise as ever; the start-up summary says how
             far the base moves. Such a model cannot be merged, its own weights are gone; exports go with the base as it

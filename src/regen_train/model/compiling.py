@@ -1,7 +1,9 @@
 """Compile the blocks that repeat, each kind once for every shape; not the model around them."""
 
 import logging
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ BACKEND = "inductor"
 # A shape takes up to eight graphs: VACE's first block, its others, the main blocks before and after the first hint, in
 # training and in validation. So there is room for 32 shapes. With PyTorch's own limit, eight, two would be too many.
 MOST_GRAPHS = 256
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,8 @@ def set_compile(transformer: Any, *, policy: Policy, dropout: bool) -> None:
     """Have ``torch.compile`` fuse what lies between the matrix products of each block.
 
     A block is compiled when it first meets a shape: a bucket with or without reference frame, training or validation.
-    Kernels are kept on disk for later runs, in the folder that the environment variable ``TORCHINDUCTOR_CACHE_DIR``
-    names, else in the machine's temporary one. On a CPU, a run that is killed while it compiles can leave a torn kernel
-    there, which PyTorch fails to load until the folder is removed.
+    Kernels are kept on disk for later runs: see `keep_kernels`. On a CPU, a run that is killed while it compiles can
+    leave a torn kernel there, which PyTorch fails to load until the folder is removed.
 
     Parameters keep their names. Gradients equal the plain path's up to the order of sums, and in bf16 up to rounding,
     which happens less often in fused kernels.
@@ -50,6 +52,7 @@ def set_compile(transformer: Any, *, policy: Policy, dropout: bool) -> None:
             ``selective`` the compiler itself is told to keep attention.
         dropout: Whether random numbers must be those that the plain path draws; they are not fused then.
     """
+    keep_kernels()
     options = {"fallback_random": True} if dropout and BACKEND == "inductor" else None
     settings: dict[str, Any] = {"fullgraph": True, "dynamic": False, "backend": BACKEND, "options": options}
     limits: Any = torch._dynamo.config
@@ -59,9 +62,32 @@ def set_compile(transformer: Any, *, policy: Policy, dropout: bool) -> None:
     if policy == "selective":
         set_checkpointing(transformer, policy, run=torch.compile(run_but_attention, **settings))
     logger.info(
-        "blocks.compile: the first step of every shape takes minutes unless cached; at most %d graphs, eight a shape",
+        "blocks.compile: the first step of every shape takes minutes unless cached in %s; at most %d graphs, eight a "
+        "shape",
+        os.environ.get(CACHE_VARIABLE, "the temporary folder"),
         MOST_GRAPHS,
     )
+
+
+def keep_kernels() -> None:
+    """Have PyTorch keep compiled kernels where other nodes and later days find them.
+
+    Where the user has named no folder, that is ``regen_train/inductor`` in ``XDG_CACHE_HOME`` or ``~/.cache``. The
+    temporary folder, PyTorch's own choice, each machine has for itself and loses at a restart; it stays where there is
+    no home to write to.
+    """
+    if CACHE_VARIABLE in os.environ:
+        return
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        folder = home / "regen_train" / "inductor"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # the latter where nobody has a home
+        logger.warning(
+            "blocks.compile: kernels go to the temporary folder: %s; %s names another", error, CACHE_VARIABLE
+        )
+        return
+    os.environ[CACHE_VARIABLE] = str(folder)
 
 
 def compilation() -> Compilation:
