@@ -7,7 +7,7 @@ killed in between. The generators live on the CPU, so that a draw is the same on
 import hashlib
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 
@@ -34,3 +34,10 @@ def uniform(seed: int, sample: int | str, purpose: str) -> float:
 def permutation(length: int, seed: int, sample: int | str, purpose: str) -> Int64[Tensor, " n"]:
     """Return a permutation of [0, length), keyed as in `generator_for`."""
     return torch.randperm(length, generator=generator_for(seed, sample, purpose))
+
+
+def send(drawn: Float[Tensor, "*s"], device: torch.device) -> Float[Tensor, "*s"]:
+    """Return what was drawn on a device; a GPU is not waited for."""
+    if device.type != "cuda":
+        return drawn.to(device)
+    return drawn.pin_memory().to(device, non_blocking=True)

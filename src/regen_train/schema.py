@@ -1,7 +1,7 @@
 """What a sample, a batch and a dataset are. Every other file speaks in these words."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -170,7 +170,8 @@ class Batch:
         latents: Normalised latents of the real clips, without reference frame.
         vace_context: Inactive and reactive latents and folded mask, without reference frame.
         reference: Latent of each condition's first frame.
-        use_reference: Whether the reference frame is put before the clip, per sample.
+        use_reference: Whether the reference frame is put before the clip, per sample. Always on the CPU, for it decides
+            what is computed.
         human_coverage: Share of human pixels per latent cell, 0 to 1.
         prompt_embeds: Zero-padded to 512 tokens.
         weight: 0 for samples that only pad the last validation step of a process, else 1.
@@ -192,21 +193,32 @@ class Batch:
         return len(self.keys)
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> "Batch":
-        """Return the batch on a device; Lightning calls this."""
-        return self._map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """Return the batch on a device, all but ``use_reference``; Lightning calls this."""
+        moved = self._map_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return replace(self, **moved)
 
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory, for overlapped copies to a GPU."""
-        return self._map_tensors(torch.Tensor.pin_memory)
+        return replace(self, **self._map_tensors(torch.Tensor.pin_memory))
 
     def select(self, indices: list[int]) -> "Batch":
         """Return the samples at ``indices``, in that order."""
-        picked = self._map_tensors(lambda tensor: tensor[indices])
+        picked = self._map_tensors(lambda tensor: _pick(tensor, indices))
+        picked["use_reference"] = _pick(self.use_reference, indices)
         names: dict[str, Any] = {
             name: tuple(getattr(self, name)[i] for i in indices) for name in ("keys", "numbers", "variants")
         }
-        return replace(picked, **names)
+        return replace(self, **picked | names)
 
-    def _map_tensors(self, function: Any) -> "Batch":
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
-        return replace(self, **{name: function(tensor) for name, tensor in tensors.items()})
+    def _map_tensors(self, function: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """Return what a function makes of each tensor that goes to the device."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "use_reference"}
+        return {name: function(value) for name, value in tensors.items() if isinstance(value, Tensor)}
+
+
+def _pick(tensor: Tensor, indices: list[int]) -> Tensor:
+    """Return ``tensor[indices]``, one by one: a GPU is waited for where it is sent a list of indices."""
+    picked = tensor.new_empty((len(indices), *tensor.shape[1:]))
+    for row, i in zip(picked, indices, strict=True):
+        row.copy_(tensor[i])
+    return picked

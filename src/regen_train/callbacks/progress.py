@@ -46,11 +46,14 @@ class StepProgress(ProgressBar):
         step = trainer.global_step
         if not self._enabled or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        shown = {name: f"{float(value):.4f}" for name, value in self._metrics(trainer).items()} | _measured(trainer)
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
+        if step % log_every_n_steps(trainer) and step != trainer.max_steps:
+            return  # metrics are as they were, and to read one from a GPU is to wait for it
+        shown = {name: f"{float(value):.4f}" for name, value in self._metrics(trainer).items()} | _measured(trainer)
+        if self._bar is not None:
             self._bar.set_postfix(shown, refresh=False)
-        elif step % log_every_n_steps(trainer) == 0 or step == trainer.max_steps:
+        else:
             pace = (time.perf_counter() - self._since) / (step - self._first_step)
             left = datetime.timedelta(seconds=round(pace * (trainer.max_steps - step)))
             metrics = "  ".join(f"{name} {value}" for name, value in shown.items())

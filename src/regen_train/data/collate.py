@@ -69,7 +69,6 @@ def collate(
     prompt_embeds = pad_prompts(prompts)
     coverage = torch.stack([sample.human_coverage for sample in samples]).float().div_(255)
     weight = torch.tensor([choice.weight for choice in choices])
-    use_reference = torch.tensor([choice.use_reference for choice in choices])
     return Batch(
         keys=tuple(sample.key for sample in samples),
         numbers=tuple(choice.number for choice in choices),
@@ -78,7 +77,7 @@ def collate(
         latents=latents,
         vace_context=context,
         reference=reference,
-        use_reference=use_reference.pin_memory() if pin else use_reference,
+        use_reference=torch.tensor([choice.use_reference for choice in choices]),
         human_coverage=coverage.pin_memory() if pin else coverage,
         prompt_embeds=prompt_embeds.pin_memory() if pin else prompt_embeds,
         weight=weight.pin_memory() if pin else weight,

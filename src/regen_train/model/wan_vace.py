@@ -175,12 +175,13 @@ class WanVace(nn.Module):
 
     def _scale(self, conditioning_scale: float | Sequence[float], device: torch.device) -> Tensor:
         blocks = len(self.transformer.vace_blocks)
-        scales = [conditioning_scale] * blocks if isinstance(conditioning_scale, int | float) else conditioning_scale
-        if len(scales) != blocks:
+        if isinstance(conditioning_scale, int | float):  # made where it is needed: a copy would wait for the device
+            return torch.full((blocks,), conditioning_scale, dtype=self.dtype, device=device)
+        if len(conditioning_scale) != blocks:
             raise ValueError(
-                f"conditioning_scale must be one number or {blocks}, one per VACE block, got {len(scales)}"
+                f"conditioning_scale must be one number or {blocks}, one per VACE block, got {len(conditioning_scale)}"
             )
-        return torch.tensor(scales, dtype=self.dtype, device=device)
+        return torch.tensor(conditioning_scale, dtype=self.dtype, device=device)
 
     def _precision(self, device_type: str) -> AbstractContextManager[None]:
         # fp32 weights (LoRA, or what is trained) beside a bf16 base need autocast, in sampling as in training.

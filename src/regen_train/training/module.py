@@ -154,8 +154,9 @@ class VaceModule(L.LightningModule):
     def _losses(self, part: Batch, sigma: Float[Tensor, " b"], names: Sequence[int | str]) -> SampleLosses:
         channels, frames, height, width = part.latents.shape[1:]
         shape = (channels, frames + 1, height, width)
-        noise = torch.stack([torch.randn(shape, generator=draws.generator_for(self.seed, n, "noise")) for n in names])
-        noise = noise[:, :, int(not part.use_reference[0]) :].to(self.device)
+        drawn = [torch.randn(shape, generator=draws.generator_for(self.seed, name, "noise")) for name in names]
+        left_out = int(not part.use_reference[0])
+        noise = draws.send(torch.stack([one[:, left_out:] for one in drawn]), self.device)
         if self.training and self._drops_inputs:
             # peft draws from the global generator; _parts has cut the batch into single samples
             torch.manual_seed(draws.generator_for(self.seed, names[0], "LoRA dropout").initial_seed())
@@ -164,7 +165,7 @@ class VaceModule(L.LightningModule):
     def _sigma(self, part: Batch) -> Float[Tensor, " b"]:
         uniform = [draws.uniform(self.seed, number, "sigma") for number in part.numbers]
         sigma = flow.sample_sigma(torch.tensor(uniform, dtype=torch.float64), self.recipe)
-        return sigma.float().to(self.device)
+        return draws.send(sigma.float(), self.device)
 
     @property
     def _drops_inputs(self) -> bool:
