@@ -64,7 +64,7 @@ def compare_with_one_process(fully_sharded: bool, cases: list[dict[str, Any]]) -
             shared = gradients(models[1])[name]
             shared = shared.full_tensor() if fully_sharded else mean_over_processes(shared)
             torch.testing.assert_close(
-                shared, gradient, atol=1e-5 * float(gradient.abs().max()), rtol=1e-4, msg=f"{name}: {{}}".format
+                shared, gradient, atol=1e-4 * float(gradient.abs().max()), rtol=1e-4, msg=f"{name}: {{}}".format
             )
 
 
