@@ -108,6 +108,4 @@ def test_without_a_dataset_a_policy_must_be_named() -> None:
 def test_a_real_dataset_is_asked(tiny_dataset: Path) -> None:
     opened = ShardDataModule(str(tiny_dataset), "structhuman", global_batch_size=1, reference="none")
     opened.setup("validate")
-    assert largest_tokens(opened) == opened.info.geometry.num_tokens(
-        Bucket(5, 32, 48), reference=False
-    )
+    assert largest_tokens(opened) == opened.info.geometry.num_tokens(Bucket(5, 32, 48), reference=False)
