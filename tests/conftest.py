@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ ENCODER_EXTRAS = {"text_encoder_sha256": "none", "note": "random latents"}
 SETTINGS = {"fps": 7.5, "skeleton_style": "regenhuman", "vace_mask": "ones"}
 BUCKETS = (Bucket(5, 32, 32), Bucket(5, 32, 48))
 TINY_CONFIG = Path(__file__).parent / "tiny.yaml"
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    """Leave the group of processes that a run joined, even one of itself: later runs would be distributed, too."""
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="session")
