@@ -13,7 +13,7 @@ from regen_train.pretrained import resolve_folder
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_a_toy_is_made(tmp_path: Path) -> None:
-    little = ("clips=12", "steps=20", "vae_clips=32", "vae_steps=2", "text_steps=2")
+    little = ("clips=80", "steps=20", "vae_clips=32", "vae_steps=2", "text_steps=2")
     command = [sys.executable, "-m", "regen_train.toy.making", "--output", "toy_model"]
     for amount in little:
         command += [f"--amounts.{amount}"]
