@@ -118,8 +118,11 @@ def test_killed_at_three_random_steps_and_resumed_is_bit_identical(
     assert _different(tmp_path / "whole", tmp_path / "killed") == [], f"killed at {kills}"
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("plan", [DDP4, FSDP4, SHARED4], ids=["ddp", "fsdp2", "context parallel x ddp"])
+@pytest.mark.parametrize(
+    "plan",
+    [FSDP4, *(pytest.param(plan, marks=pytest.mark.long) for plan in (DDP4, SHARED4))],
+    ids=["fsdp2", "ddp", "context parallel x ddp"],
+)
 def test_killed_on_four_processes_and_resumed_is_bit_identical(
     quick_arguments: list[str], tmp_path: Path, plan: Plan
 ) -> None:
