@@ -8,6 +8,7 @@ seed's report.json. About 5 minutes a seed on 2 CPU cores. The base model is one
 """
 
 import argparse
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -105,7 +106,9 @@ def _of(method: str, figure: Callable[..., float]) -> Figure:
 
 
 def _cell(reports: Sequence[Report], figure: Figure, digits: int) -> str:
-    values = [figure(report) for report in reports]
+    values = [value for value in map(figure, reports) if not math.isnan(value)]
+    if not values:
+        return number(math.nan, digits)
     mean, low, high = (number(value, digits) for value in (statistics.fmean(values), min(values), max(values)))
     return mean if low == high else f"{mean} ({low} to {high})"
 

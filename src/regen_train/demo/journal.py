@@ -145,9 +145,13 @@ class Journal:
             [sys.executable, "-m", module, *words], stdout=said, stderr=errors, env={**os.environ, **limit}
         )
 
-    def _show(self, command: str) -> None:
+    def typed(self, module: str, *arguments: object) -> None:
+        """Show what is done in this process as a user types it."""
+        self._show(shown_command(module, [str(argument) for argument in arguments]), mark=" ")
+
+    def _show(self, command: str, *, mark: str = "$") -> None:
         self._commands.append(command)
-        print(f"$ {command}", flush=True)
+        print(f"{mark} {command}", flush=True)
 
 
 def _finish(process: subprocess.Popen[bytes], log: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from regen_train.checkpoint_io import read_checkpoint
-from regen_train.demo.journal import Journal, shown_command
+from regen_train.demo.journal import Journal
 from regen_train.demo.reload import LORA_FILE, reload_in_diffusers
 from regen_train.demo.settings import TOY_SAMPLING, VARIANTS, DemoFolder, DemoSettings
 from regen_train.demo.subjects import Subject
@@ -102,17 +102,10 @@ class Machinery:
         files: list[ExportedFile] = []
         for variant in VARIANTS:
             checkpoint, output = self.folder.run(variant) / "last.ckpt", self.folder.exported(variant)
-            words = [
-                "export",
-                "--checkpoint",
-                str(checkpoint),
-                "--output",
-                str(output),
-                "--formats",
-                "diffusers",
-                "wan",
-            ]
-            print(f"  in this process, what is typed as: {shown_command('regen_train', words)}", flush=True)
+            self.journal.typed(
+                *("regen_train", "export", "--checkpoint", checkpoint, "--output", output),
+                *("--pretrained", self.settings.pretrained, "--formats", *_FORMATS),
+            )
             report = export_checkpoint(checkpoint, output, _FORMATS, pretrained=self.settings.pretrained)
             files += report.files
         worst = max(file.difference for file in files)

@@ -180,7 +180,8 @@ class SignalEvidence:
         if _longest(frames) > self.settings.repair_frames:
             message = "so many masks in a row failed that joining their neighbours' cannot have mended them all"
             return Finding("mask_gap", "review", message, frames, measured)
-        message = "masks were mended: joined with their neighbours', holes filled"
+        joined = "joined with their neighbours', " if self.settings.repair_frames else ""
+        message = f"masks were mended: {joined}holes filled"
         return Finding("mask_mended", "note", message, frames, measured)
 
     def _is_rescued(self, frame: int) -> bool:

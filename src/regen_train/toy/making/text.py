@@ -163,7 +163,7 @@ def _train(
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-            if step % 100 == 0:
+            if step % 100 == 0 or step == settings.steps:
                 writer.writerow([step, round(loss.item(), 4)])
                 file.flush()
 
