@@ -46,14 +46,8 @@ def fit(
     command += ["--trainer.max_steps", str(steps), "--data.global_batch_size", str(BATCH)]
     command += ["--data.dropout.reference", "0.5", "--trainer.val_check_interval", str(2 * accumulate)]
     command += ["--trainer.accumulate_grad_batches", str(accumulate), "--model.optimizer.lr", "1e-3"]
-    command += [
-        "--preview.num_clips",
-        "1",
-        "--preview.num_inference_steps",
-        "2",
-        "--trainer.gradient_clip_val",
-        str(clip),
-    ]
+    command += ["--preview.num_clips", "1", "--preview.num_inference_steps", "2"]
+    command += ["--trainer.gradient_clip_val", str(clip)]
     command += ["--preview.every_n_validations", "1", "--trainer.logger", "false"]
     return TrainingCLI.run(resolve_arguments(command))
 
@@ -103,6 +97,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_datase
     return folder
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", [*STRATEGIES, "ddp then fsdp2", "fsdp2 then ddp"])
 def test_learns_what_one_process_learns(runs: Path, name: str) -> None:
     hold_equal(state_of(runs / name), state_of(runs / ("alone" if name in STRATEGIES else "alone, clipped")))
@@ -111,6 +107,8 @@ def test_learns_what_one_process_learns(runs: Path, name: str) -> None:
         assert (folder / f"adapter-step-{STEPS:06d}.safetensors").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", ["fsdp2", "both"])
 def test_exports(runs: Path, name: str, tiny_model: Path, tmp_path: Path) -> None:
     report = export_checkpoint(
