@@ -29,11 +29,11 @@ from regen_train.demo.subjects import Subject, draw_subjects
 from regen_train.encoders import WanEncoders, fold_mask, load_encoders, pack_context
 from regen_train.evaluation.fidelity import psnr
 from regen_train.model import BlockOptions, WanVace
-from regen_train.model.blocks import set_blocks
 from regen_train.sampling import FAST, SamplingSettings, StepCache, generate
 from regen_train.schema import Bucket
 
 _PIPELINE, _COMPILED = "WanVACEPipeline, 50 steps", ", compiled"
+_FAST = "50 steps, velocity computed every third after 8, as anonymize does"
 
 
 def ways_of(full: SamplingSettings) -> dict[str, SamplingSettings]:
@@ -47,7 +47,7 @@ def ways_of(full: SamplingSettings) -> dict[str, SamplingSettings]:
         "50 steps, guidance in [0.3, 1]": replace(full, guidance_interval=(0.3, 1.0)),
         "50 steps, attention computed every other": replace(full, cache=StepCache("attention", interval=2)),
         "50 steps, velocity computed every other": replace(full, cache=StepCache("velocity", interval=2)),
-        "50 steps, velocity computed every third after 8, as anonymize does": replace(full, cache=FAST.cache),
+        _FAST: replace(full, cache=FAST.cache),
         "50 steps, velocity computed every fourth": replace(full, cache=StepCache("velocity", interval=4)),
         "25 steps, velocity computed every other": replace(full, **{n: 25}, cache=StepCache("velocity", interval=2)),
     }
@@ -87,10 +87,11 @@ def main() -> None:
     settings_of = ways_of(full)
     ways |= {name: partial(sample, model, settings) for name, settings in settings_of.items()}
     if options.compile:
-        compiled = load_model(options.pretrained, options.lora, dtype=options.dtype, device=options.device)
-        compiled.block_options = BlockOptions(compile=True)
-        set_blocks(compiled, compiled.block_options, checkpointing="none")
-        for name in ("50 steps", "12 steps"):
+        blocks = BlockOptions(compile=True)
+        compiled = load_model(
+            options.pretrained, options.lora, dtype=options.dtype, device=options.device, blocks=blocks
+        )
+        for name in ("50 steps", _FAST):
             ways[name + _COMPILED] = partial(sample, compiled, settings_of[name])
     subjects, follow = draw_subjects(options.num_clips, 0, seed=0).alone, load_follower()
     inputs = [_inputs(encoders, subject) for subject in subjects]

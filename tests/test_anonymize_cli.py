@@ -1,5 +1,6 @@
 """``regen_train anonymize`` as a user types it."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ def test_the_command_anonymizes_and_says_what_it_covered(clip, tiny_model, tmp_p
     assert "note: painted by the clip's own caption, which describes the real person" in told
     assert "note: the gate: no detector of people looked at the clip" in told
     assert (probe_video(output).height, probe_video(output).width) == (66, 90)
+
+
+def test_a_model_too_large_for_a_gpu_is_rounded_and_swapped(clip, tiny_model, tmp_path, capsys):
+    more = ("--pretrained", str(tiny_model), "--blocks.quantize", "int8", "--blocks.swap", "3", "--size", "[48,64]")
+    more = (*more, "--fps", "8", "--num_frames", "9", "--guard.when_absent", "accept")
+    main(command(clip, tmp_path / "out.mp4", *more, "--sampling.num_inference_steps", "3"))
+    assert re.search(r"note: the model is rounded: int8, .* the velocity moves by \d", capsys.readouterr().out)
+    assert probe_video(tmp_path / "out.mp4").num_frames == 9
 
 
 def test_a_users_mistake_ends_in_words(clip, tiny_model, tmp_path, capsys):

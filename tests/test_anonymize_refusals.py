@@ -14,8 +14,10 @@ from anonymize_clips import UNCHECKED, ask, draw, write_lora
 from regen_train.adapter import load_adapter
 from regen_train.anonymize import anonymize_video
 from regen_train.anonymize.origin import Origin, check_variant, origin_of
+from regen_train.model import BlockOptions
 from regen_train.preparation.command_line import STAGES, parse_options
 from regen_train.preparation.extract import Extractors
+from regen_train.sampling import SamplingSettings, StepCache
 from regen_train.schema import Bucket
 from regen_train.toy.world import WorldFiles
 
@@ -118,6 +120,16 @@ def test_outputs_that_cannot_be_are_told_at_once(clip, tmp_path):
         anonymize_video(ask(clip, tmp_path / "out.gif", NO_MODEL, guard=blur))
     with pytest.raises(FileNotFoundError, match=r"there is no input at .*gone\.mp4"):
         anonymize_video(ask(replace(clip, video=tmp_path / "gone.mp4"), tmp_path / "out.mp4", NO_MODEL))
+
+
+def test_what_does_not_go_with_the_blocks_is_told_at_once(clip, tmp_path):
+    for blocks, message in (
+        (BlockOptions(swap=-1), "blocks.swap must be at least 0, got -1"),
+        (BlockOptions(compile=True), "cache.part attention predicts a part of a block"),
+    ):
+        asked = ask(clip, tmp_path / "out.mp4", NO_MODEL, blocks=blocks)
+        with pytest.raises(ValueError, match=message):
+            anonymize_video(replace(asked, sampling=SamplingSettings(cache=StepCache("attention"))))
 
 
 def test_clips_that_are_too_short_or_slow_are_refused(clip, tiny_model, tmp_path):

@@ -1,5 +1,8 @@
 """Sampling equals WanVACEPipeline on the same weights, noise and schedule."""
 
+from dataclasses import replace
+
+import jaxtyping
 import pytest
 import torch
 from PIL import Image
@@ -7,7 +10,7 @@ from torch import Tensor
 
 from regen_train.encoders import WanEncoders, add_reference_context, fold_mask, load_encoders, pack_context, pad_prompts
 from regen_train.flow import sigma_schedule
-from regen_train.model import LoraSpec, WanVace, load_wan_vace
+from regen_train.model import BlockOptions, LoraSpec, WanVace, compiling, load_wan_vace
 from regen_train.sampling import FAST, SamplingSettings, StepCache, generate
 from regen_train.schema import Bucket
 
@@ -226,6 +229,27 @@ def test_steps_are_predicted_and_the_model_is_as_it_was(tiny_model, encoders, pa
     assert torch.equal(sampled(StepCache(part, interval=1, warmup=3))[0], computed)
     assert [set(vars(module)) for module in model.modules()] == attributes
     assert torch.equal(sampled(StepCache())[0], computed)
+
+
+def test_compiled_and_swapped_blocks_go_with_predicted_steps(tiny_model, encoders, monkeypatch):
+    monkeypatch.setattr(compiling, "BACKEND", "aot_eager")
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # what tests alone check cannot be compiled
+    torch._dynamo.reset()
+    settings = SamplingSettings(num_inference_steps=9, cache=StepCache("velocity", interval=2, warmup=3))
+
+    def sampled(blocks: BlockOptions, settings: SamplingSettings = settings) -> Tensor:
+        model = load_wan_vace(str(tiny_model), dtype="fp32", lora=LoraSpec(rank=4), blocks=blocks)
+        again = [generate(model, **conditioning(encoders), settings=settings) for _ in range(2)]
+        assert torch.equal(*again)
+        return again[0]
+
+    expected, before = sampled(BlockOptions()), compiling.compilation().graphs
+    torch.testing.assert_close(sampled(BlockOptions(compile=True)), expected)
+    assert compiling.compilation().graphs > before
+    torch.testing.assert_close(sampled(BlockOptions(compile=True, swap=2)), expected)
+    assert torch.equal(sampled(BlockOptions(swap=2)), expected)
+    with pytest.raises(ValueError, match=r"cache\.part attention predicts a part of a block, and"):
+        sampled(BlockOptions(compile=True), replace(settings, cache=StepCache("attention")))
 
 
 def test_the_fast_way_computes_fewer_than_half_of_the_steps(model, encoders):

@@ -10,6 +10,7 @@ from regen_train.anonymize.size import nearest_size
 from regen_train.conditions import default_dilation
 from regen_train.encoders import NEGATIVE_PROMPT
 from regen_train.guard import GuardSettings
+from regen_train.model import BlockOptions
 from regen_train.preparation import DatasetSettings
 from regen_train.preparation.options import SecondOpinions
 from regen_train.preparation.probe import ProbeSettings
@@ -64,6 +65,8 @@ class PainterOptions:
         device: Where it runs; auto takes a GPU if there is one.
         tiling: Have the VAE work in tiles, for GPUs with little memory; slower, and not quite the same picture.
         reference: Whether VACE gets the first condition frame as its reference image. Default: as the LoRA was trained.
+        blocks: Whether the transformer's blocks are compiled, quantized or swapped, for speed or for GPUs with little
+            memory.
     """
 
     pretrained: str = "Wan-AI/Wan2.1-VACE-1.3B-diffusers"
@@ -73,6 +76,7 @@ class PainterOptions:
     device: str = "auto"
     tiling: bool = False
     reference: Reference | None = None
+    blocks: BlockOptions = field(default_factory=BlockOptions)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from regen_train.adapter import Adapter, find_adapter, load_adapter
 from regen_train.draws import generator_for
 from regen_train.encoders import WanEncoders, fold_mask, load_encoders, pack_context, pad_prompts
-from regen_train.model import LoraSpec, WanVace, load_wan_vace
+from regen_train.model import BlockOptions, LoraSpec, WanVace, load_wan_vace
 from regen_train.pretrained import Precision
 from regen_train.sampling import SamplingSettings, generate
 from regen_train.schema import Bucket, ConditionLatents, Geometry
@@ -22,6 +22,7 @@ Reference = Literal["first_condition", "none"]
 Progress = Callable[[int, int], None]
 
 _DEFAULT_SETTINGS = SamplingSettings()
+_PLAIN_BLOCKS = BlockOptions()
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def load_painter(
     revision: str | None = None,
     tiling: bool = False,
     reference: Reference | None = None,
+    blocks: BlockOptions = _PLAIN_BLOCKS,
 ) -> Painter:
     """Load a model, the LoRA on it and its encoders.
 
@@ -174,14 +176,16 @@ def load_painter(
         tiling: Have the VAE work in tiles, for GPUs with little memory.
         reference: Whether VACE gets the first condition frame as its reference image; None asks the LoRA how it was
             trained, and takes the first condition frame where it does not say.
+        blocks: Whether the transformer's blocks are compiled, quantized or swapped.
 
     Raises:
         FileNotFoundError: There is no such model or LoRA.
         ValueError: The LoRA does not fit the model, or was trained on another base.
+        ImportError: A quantization needs a package that is not installed.
     """
     adapter = None if lora is None else load_adapter(lora)
     encoders = load_encoders(pretrained, dtype=dtype, device=device, revision=revision, tiling=tiling)
-    model = load_model(pretrained, lora, dtype=dtype, device=device, revision=revision, adapter=adapter)
+    model = load_model(pretrained, lora, dtype=dtype, device=device, revision=revision, adapter=adapter, blocks=blocks)
     return Painter(model, encoders, reference=trained_reference(adapter) if reference is None else reference)
 
 
@@ -193,13 +197,14 @@ def load_model(
     device: str | torch.device,
     revision: str | None = None,
     adapter: Adapter | None = None,
+    blocks: BlockOptions = _PLAIN_BLOCKS,
 ) -> WanVace:
     """Load the transformer with the LoRA on it; arguments and errors as in `load_painter`.
 
     Here ``adapter`` is what `load_adapter` read from ``lora``; None reads it.
     """
     spec = None if lora is None else _lora_spec(adapter or load_adapter(lora), find_adapter(Path(lora)))
-    return load_wan_vace(pretrained, dtype=dtype, lora=spec, revision=revision).to(device).eval()
+    return load_wan_vace(pretrained, dtype=dtype, lora=spec, revision=revision, blocks=blocks).to(device).eval()
 
 
 def trained_reference(adapter: Adapter | None) -> Reference:

@@ -1,7 +1,7 @@
 """A video file in, an anonymized video file out."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +108,9 @@ def anonymize_video(options: AnonymizeOptions, *, progress: Progress | None = No
     )
     crop = plan_crop(*passed.plan.size, *painted.shape[1:3])
     codec = _write(options, restore_size(painted, crop), settings.fps)
-    return _report(options, probed, passed, settings, crop, codec)
+    return _report(
+        options, probed, passed, settings, crop, [*_notes(options, passed, crop, codec), *_rounding(painter)]
+    )
 
 
 def _settings(
@@ -124,7 +126,13 @@ def _load_painter(options: AnonymizeOptions, encoders: WanEncoders, adapter: Ada
     model = options.model
     dtype = _precision(model, device)
     transformer = load_model(
-        model.pretrained, model.lora, dtype=dtype, device=device, revision=model.revision, adapter=adapter
+        model.pretrained,
+        model.lora,
+        dtype=dtype,
+        device=device,
+        revision=model.revision,
+        adapter=adapter,
+        blocks=model.blocks,
     )
     reference = trained_reference(adapter) if model.reference is None else model.reference
     return Painter(transformer, encoders, reference=reference)
@@ -164,7 +172,7 @@ def _report(
     passed: PassedWindow,
     settings: DatasetSettings,
     crop: CropPlan,
-    codec: Codec,
+    notes: Sequence[str],
 ) -> AnonymizeReport:
     first, last = passed.window.frames[0], passed.window.frames[-1]
     times = read_times(options.video.input, max_frames=last + 1)
@@ -181,7 +189,7 @@ def _report(
         border=border_of(crop),
         settings=settings,
         guard=passed.report,
-        notes=tuple(_notes(options, passed, crop, codec)),
+        notes=tuple(notes),
     )
 
 
@@ -199,3 +207,8 @@ def _notes(options: AnonymizeOptions, passed: PassedWindow, crop: CropPlan, code
             yield f"the gate: {finding}"
     if codec == "h264_444":
         yield "an odd size needs H.264 with whole colour (yuv444p), which some players do not show"
+
+
+def _rounding(painter: Painter) -> Iterator[str]:
+    if painter.model.quantization is not None:
+        yield f"the model is rounded: {painter.model.quantization.describe()}"

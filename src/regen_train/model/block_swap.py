@@ -40,9 +40,8 @@ class BlockSwap:
         self._stream: torch.cuda.Stream | None = None
         self.num_copies = 0
         for place, block in enumerate(blocks):
-            run: Callable[..., Any] = block._compiled_call_impl or block._call_impl
-            # What a module's call comes to, compiled or not: the copies must stay outside of what is compiled.
-            block._compiled_call_impl = partial(self._run, place, run)
+            # What a module's call comes to: the copies stay outside of `forward`, which may be compiled.
+            block._compiled_call_impl = partial(self._run, place, block._call_impl)
             block.__dict__["_apply"] = partial(_stay, block)
 
     @property

@@ -10,9 +10,13 @@ from regen_train.model.quantizing import quantize_base
 from regen_train.model.sharding import Spread
 from regen_train.model.wan_vace import Trainable, WanVace
 
+_ALONE = Spread()
 
-def check_blocks(options: BlockOptions, *, lora: LoraSpec | None, trainable: Trainable, spread: Spread) -> None:
-    """Refuse what does not go together, before gigabytes are loaded.
+
+def check_blocks(
+    options: BlockOptions, *, lora: LoraSpec | None = None, trainable: Trainable = "lora", spread: Spread = _ALONE
+) -> None:
+    """Refuse what does not go together, before gigabytes are loaded; the arguments are those of `load_wan_vace`.
 
     Raises:
         ValueError: Something does not; lists all faults.

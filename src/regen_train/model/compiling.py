@@ -3,6 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,15 @@ def set_compile(transformer: Any, *, policy: Policy, dropout: bool) -> None:
     """
     keep_kernels()
     options = {"fallback_random": True} if dropout and BACKEND == "inductor" else None
+    blocks = [module for module in transformer.modules() if type(module).__name__ in transformer._repeated_blocks]
     settings: dict[str, Any] = {"fullgraph": True, "dynamic": False, "backend": BACKEND, "options": options}
     limits: Any = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, MOST_GRAPHS)
     limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, MOST_GRAPHS)
-    transformer.compile_repeated_blocks(**settings)
+    compiled = {kind: torch.compile(kind.forward, **settings) for kind in (type(block) for block in blocks)}
+    for block in blocks:
+        # Not by `Module.compile`: diffusers' hooks, which no compiler sees through, go around `forward`.
+        block.forward = partial(compiled[type(block)], block)
     if policy == "selective":
         set_checkpointing(transformer, policy, run=torch.compile(run_but_attention, **settings))
     logger.info(

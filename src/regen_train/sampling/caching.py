@@ -9,10 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from regen_train.model import WanVace
+from regen_train.model import BlockOptions, WanVace
 from regen_train.sampling.settings import StepCache
 
 _SELF_ATTENTION = [r"(?:vace_)?blocks\.\d+\.attn1"]
+
+
+def check_cache(cache: StepCache, blocks: BlockOptions) -> None:
+    """Refuse to predict what lies within compiled blocks, which the hooks cannot reach.
+
+    Raises:
+        ValueError: So it is.
+    """
+    if cache.part == "attention" and blocks.compile:
+        raise ValueError(
+            "cache.part attention predicts a part of a block, and blocks.compile compiles blocks whole; take "
+            "cache.part velocity or none, or blocks.compile false"
+        )
 
 
 @contextmanager
@@ -21,6 +34,7 @@ def predicting(model: WanVace, cache: StepCache) -> Iterator[None]:
     if cache.part == "none":
         yield
         return
+    check_cache(cache, model.block_options)
     transformer: Any = model.transformer
     forwards = [(module, vars(module).get("forward")) for module in transformer.modules()]
     transformer.enable_cache(_config(model, cache))
