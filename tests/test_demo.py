@@ -97,10 +97,12 @@ class _Calls(Journal):
     def __init__(self, fails: bool = False) -> None:
         super().__init__()
         self.called: list[str] = []
+        self.salts: list[Path] = []
         self.fails = fails
 
     def call(self, module: str, *arguments: object, threads: int | None = None) -> None:
         self.called.append(module)
+        self.salts += [arguments[arguments.index("--salt_file") + 1]] if "--salt_file" in arguments else []
         if self.fails:
             raise ChildProcessError("the command above ended with code 1")
 
@@ -153,6 +155,23 @@ def test_a_clip_of_ones_own_is_linked_and_a_command_that_fails_on_it_ends_nothin
     assert (clips / own.video.name).readlink() == own.video.resolve()
     assert (clips / "signals" / own.video.stem).readlink() == own.signals.resolve()
     assert own.windows["structall"].window.clip.conditions.keys() == {"structall"}
+
+
+def test_drawn_clips_have_keys_of_the_seed_and_a_clip_of_ones_own_those_of_a_secret(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    calls = _Calls(fails=True)
+    own = _own(tmp_path, tiny_model, calls=calls)
+    own.prepare()
+    salts = []
+    for seed in (0, 0, 1):
+        machinery = Machinery(own.folder, DemoSettings(str(tiny_model), seed=seed), calls)
+        with pytest.raises(ChildProcessError):
+            machinery.prepare()
+        salts.append(calls.salts[-1].read_bytes())
+    assert salts[0] == salts[1] != salts[2]
+    assert calls.salts[0] == own.folder.own / "salt" != calls.salts[1]
+    assert not calls.salts[0].exists(), "data preparation makes it, at random"
 
 
 def test_scenes_of_a_clip_of_ones_own_are_told_apart(

@@ -130,7 +130,7 @@ class OwnClip:
         (clips / "signals" / self.video.stem).symlink_to(self.signals.resolve(), target_is_directory=True)
         self.machinery.journal.call(
             "data_prep.run",
-            *self.machinery.preparation_arguments(clips, dataset, self.settings),
+            *self.machinery.preparation_arguments(clips, dataset, self.folder.own / "salt", self.settings),
             *("--allow_slow_source", "true", "--max_windows_per_clip", "1"),
             *WITHOUT_DETECTORS,
         )

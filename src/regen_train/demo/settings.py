@@ -77,11 +77,6 @@ class DemoFolder:
         """What is made of the user's own clip."""
         return self.path / "own"
 
-    @property
-    def salt(self) -> Path:
-        """The secret of the samples' keys."""
-        return self.path / "salt"
-
     def run(self, variant: str) -> Path:
         """Return where a variant is trained."""
         return self.path / "run" / variant

@@ -1,5 +1,6 @@
 """The machinery, step by step, by the project's own commands; each works on what the one before it left on disk."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,10 +46,15 @@ class Machinery:
         return f"{len(clips)} clips of {people} people in {self.folder.clips}, with exact masks, skeletons and depth"
 
     def prepare(self) -> str:
-        """Make shards by data_prep, as a user does."""
+        """Make shards by data_prep, as a user does; but drawn clips have no secrets: their keys are those of the seed.
+
+        So the same samples are held out and drawn in the same order in every run.
+        """
+        salt = self.folder.path / "salt"
+        salt.write_bytes(hashlib.sha256(f"drawn clips, seed {self.settings.seed}".encode()).digest())
         self.journal.call(
             "data_prep.run",
-            *self.preparation_arguments(self.folder.clips, self.folder.dataset, TOY_DATASET),
+            *self.preparation_arguments(self.folder.clips, self.folder.dataset, salt, TOY_DATASET),
             *EXACT_SIGNALS,
         )
         info = load_dataset(str(self.folder.dataset)).info
@@ -147,10 +153,10 @@ class Machinery:
             *more,
         )
 
-    def preparation_arguments(self, clips: Path, output: Path, settings: DatasetSettings) -> list[object]:
+    def preparation_arguments(self, clips: Path, output: Path, salt: Path, settings: DatasetSettings) -> list[object]:
         """Return what data_prep.run is told, so that samples are made as the settings say."""
         return [
             *("--clips", clips, "--output", output, "--pretrained", self.settings.pretrained),
-            *("--salt_file", self.folder.salt, "--dtype", "fp32", "--num_workers", "0", "--cpu_workers", "1"),
+            *("--salt_file", salt, "--dtype", "fp32", "--num_workers", "0", "--cpu_workers", "1"),
             *prepare_arguments(settings),
         ]
