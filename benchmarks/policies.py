@@ -125,9 +125,10 @@ def load(options: argparse.Namespace, blocks: BlockOptions, *, checkpointing: st
         checkpointing=checkpointing,
         blocks=blocks,
     )
-    with torch.no_grad():
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # random: were all of B alike, all rows of A would have one gradient, which nearly cancels
         for parameter in model.trained_parameters().values():
-            parameter.add_(0.01)
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=generator))
     return model.train().to(options.device)
 
 

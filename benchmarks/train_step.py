@@ -13,7 +13,8 @@
 All share one set of frozen weights, start from the same factors, see the same clip, noise and noise level, and end with
 the same fused AdamW. Before anything is timed, losses and gradients are compared; it exits with 1 where they differ.
 MFU counts model FLOPs, encoders left out, against the rate of a matrix product measured here. Memory is each way's
-weights and the most that a step adds. The online way pays for encoding at every step, the others once a clip, which is
+weights and the most that a step adds. ``--draws 8`` says, beside, how far bf16's gradients are from those of fp32 with
+the same, bf16-rounded base weights. The online way pays for encoding at every step, the others once a clip, which is
 printed beside. With random weights times mean what they mean with real ones.
 """
 
@@ -24,8 +25,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from train_step_clip import draw_clip, encode_clip
-from train_step_ways import Way, compare, diffusers_ways, our_way, seconds_of, share_weights
+from train_step_clip import draw_clip, encode_clip, redraw
+from train_step_ways import Way, compare, diffusers_ways, error_table, our_way, seconds_of, share_weights
 from wan_encoders import load_online_encoders
 
 from regen_train.model import BlockOptions, LoraSpec, WanVace, Workload, free_bytes, load_wan_vace
@@ -80,7 +81,9 @@ def main() -> None:
         transformer = load_transformer(options.pretrained, dtype=DTYPES[options.dtype], revision=None, seed=0).module
         add_lora(transformer, LoraSpec(rank=options.rank), seed=0)
         transformer.to(device)
-        for other in (transformer, *(model.transformer for model in models.values())):
+        in_fp32 = argparse.Namespace(**vars(options) | {"dtype": "fp32", "attention": "auto"})
+        exact = [load_ours(in_fp32, tokens, BlockOptions())] if options.draws else []
+        for other in (transformer, *(model.transformer for model in (*models.values(), *exact))):
             share_weights(models["ours"].transformer, other)
         encoders = load_online_encoders(options.pretrained, dtype=options.dtype, device=device)
     raw = draw_clip(options.bucket, encoders, device)
@@ -89,11 +92,21 @@ def main() -> None:
     ways = diffusers_ways(transformer, encode, clip, options, encoders.num_bytes)
     ways += [our_way(way, model, clip) for way, model in models.items()]
     apart = compare(ways, options.dtype)
+
+    def at_other_noise(seed: int) -> list[Way]:
+        other = redraw(clip, seed)
+        bare = diffusers_ways(transformer, encode, other, options, encoders.num_bytes)[1]
+        return [bare, *(our_way(way, model, other) for way, model in models.items()), our_way("fp32", exact[0], other)]
+
     print(
         f"{name}, {options.bucket} and reference, {tokens:,} tokens, {options.dtype}, rank {options.rank}, "
         f"checkpointing of ours {models['ours'].checkpointing}\n{_device_name(device)}, torch {torch.__version__}\n",
         flush=True,
     )
+    if options.draws:
+        print(f"gradients' relative error against fp32's, {options.draws} draws of noise and noise level\n")
+        print(error_table(map(at_other_noise, range(options.draws))) + "\n", flush=True)
+    exact.clear()
     counted = [way for way in ways if device == "cuda" or way.name != _COMPILED]  # a CPU counts none in compiled code
     peaks = {way.name: way.peak(device) if way in counted else 0 for way in ways}
     times: dict[str, list[float]] = {way.name: [] for way in ways}
@@ -161,6 +174,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dtype", default="fp32", choices=["bf16", "fp32"])
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--draws", type=int, default=0, help="compare gradients with fp32's at so many draws of noise")
     parser.add_argument("--checkpointing", default="auto", help="of ours")
     parser.add_argument("--attention", default="auto", help="of ours")
     parser.add_argument("--compile", action="store_true", help="one more row: ours with model.blocks.compile")

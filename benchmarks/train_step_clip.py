@@ -1,7 +1,7 @@
 """The clip of `train_step.py`: as pixels and words, and encoded."""
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -86,6 +86,13 @@ def encode_clip(raw: RawClip, encoders: OnlineEncoders, bucket: Bucket, geometry
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(1, channels, frames + 1, height, width, generator=generator)
     return Clip(batch, noise.to(latents.device), torch.full((1,), 0.6, device=latents.device), geometry)
+
+
+def redraw(clip: Clip, seed: int) -> Clip:
+    """Return the clip with other noise at another noise level."""
+    generator = torch.Generator().manual_seed(seed)
+    noise, sigma = torch.randn(clip.noise.shape, generator=generator), torch.rand(1, generator=generator)
+    return replace(clip, noise=noise.to(clip.noise.device), sigma=sigma.to(clip.sigma.device))
 
 
 def precision(dtype: str, device: str) -> AbstractContextManager[None]:

@@ -1,8 +1,9 @@
 """The ways of `train_step.py`: what each computes, keeps and learns."""
 
 import argparse
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,26 +117,51 @@ def compare(ways: list[Way], dtype: str) -> dict[str, tuple[float, float]]:
     """Return each way's loss and the largest relative difference of a gradient from the bare way's; exit if large."""
     found = {way.name: way.gradients() for way in ways}
     expected = found["bare"][1]
-    apart = {
-        name: (loss, max(float((of[key] - to).norm() / to.norm().clamp_min(1e-30)) for key, to in expected.items()))
-        for name, (loss, of) in found.items()
-    }
+    apart = {name: (loss, max(differences(of, expected))) for name, (loss, of) in found.items()}
     losses = [loss for loss, _ in apart.values()]
     if max(part for _, part in apart.values()) > _TOLERANCE[dtype] or max(losses) - min(losses) > 0.02 * min(losses):
         raise SystemExit(f"the ways do not compute the same: loss and gradients' difference {apart}")
     return apart
 
 
+def differences(found: dict[str, Tensor], expected: dict[str, Tensor]) -> list[float]:
+    """Return the relative difference of each factor's gradient."""
+    return [float((found[name] - to).norm() / to.norm().clamp_min(1e-30)) for name, to in expected.items()]
+
+
+def error_table(draws: Iterable[list[Way]]) -> str:
+    """Return as markdown how far gradients are from the exact ones.
+
+    Args:
+        draws: The same ways at other noise, the exact one last.
+    """
+    errors: dict[str, list[list[float]]] = {}
+    for ways in draws:
+        *found, (_, exact) = [way.gradients() for way in ways]
+        for way, (_, gradients) in zip(ways, found, strict=False):
+            errors.setdefault(way.name, []).append(differences(gradients, exact))
+    lines = ["| way | middle factor | worst factor, median of draws | of all draws |", "|---|---|---|---|"]
+    for name, of_draws in errors.items():
+        worst = [max(of_factors) for of_factors in of_draws]
+        middle = statistics.median(statistics.median(of_factors) for of_factors in of_draws)
+        lines.append(f"| {name} | {middle:.2%} | {statistics.median(worst):.2%} | {max(worst):.2%} |")
+    return "\n".join(lines)
+
+
 @torch.no_grad()
 def share_weights(source: Any, other: Any) -> None:
-    """Give a transformer another's frozen weights, not a copy; move B off zero, so that every factor has a gradient."""
-    theirs = dict(source.named_parameters())
+    """Give a transformer another's frozen weights, not a copy where the precision is the same; move B off zero.
+
+    B is random: were all its numbers alike, all rows of A would have one gradient, which nearly cancels in some layers.
+    """
+    theirs, generator = dict(source.named_parameters()), torch.Generator().manual_seed(0)
     for name, parameter in other.named_parameters():
-        if not parameter.requires_grad:
-            assert (theirs[name].shape, theirs[name].dtype) == (parameter.shape, parameter.dtype)
+        if ".lora_B." in name:
+            parameter.copy_(0.01 * torch.randn(parameter.shape, generator=generator))
+        elif not parameter.requires_grad and parameter.dtype == theirs[name].dtype:
             parameter.data = theirs[name].data
-        elif ".lora_B." in name:
-            parameter.fill_(0.01)
+        elif not parameter.requires_grad:
+            parameter.copy_(theirs[name])
 
 
 def seconds_of(work: Callable[[], object], device: str) -> float:
