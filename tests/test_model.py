@@ -1,6 +1,7 @@
 """The model: what is loaded, what learns, and that it computes what diffusers computes."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,9 +10,9 @@ from torch import Tensor
 from regen_train.encoders import pad_prompts
 from regen_train.flow import interpolate, velocity_target
 from regen_train.model import LoraSpec, WanVace, load_wan_vace
-from regen_train.model.assemble import empty_transformer
+from regen_train.model.assemble import empty_transformer, keep_time_embedding_precise
 from regen_train.model.lora import add_lora, lora_parameters
-from regen_train.model.random_init import random_config
+from regen_train.model.random_init import random_config, random_transformer
 from regen_train.schema import Bucket
 
 BUCKET = Bucket(5, 32, 48)
@@ -109,6 +110,24 @@ def test_bf16_velocity_is_upstreams_bit_for_bit():
     expected = upstream(model, given, torch.bfloat16, 1000 * given["sigma"])
     assert velocity.dtype == torch.float32
     assert torch.equal(velocity, expected.float())
+
+
+def test_bf16_gradients_are_a_bare_loops_but_for_the_time_embedding_that_autocast_rounds():
+    model, bare = tiny(dtype="bf16"), random_transformer(random_config("random:tiny"), dtype=torch.bfloat16, seed=0)
+    perturb_lora(model)
+    given, seen = inputs(model), []
+    model(**given).square().mean().backward()
+    add_lora(bare, LoraSpec(rank=4), seed=0)
+    bare.load_state_dict(model.transformer.state_dict())
+    for _ in ("as it is", "with the time embedding in fp32"):
+        bare.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            velocity = upstream(SimpleNamespace(transformer=bare), given, torch.bfloat16, 1000 * given["sigma"])
+        velocity.float().square().mean().backward()
+        pairs = zip(lora_parameters(bare).values(), model.trained_parameters().values(), strict=True)
+        seen.append(all(torch.equal(theirs.grad, ours.grad) for theirs, ours in pairs))
+        keep_time_embedding_precise(bare)
+    assert seen == [False, True]
 
 
 def test_timesteps_are_not_rounded_to_bf16():
