@@ -54,10 +54,15 @@ def test_refusals_say_what_can_be_used_and_why_the_rest_cannot():
         tiny("none", attention="flash")
 
 
-def test_selective_refuses_a_kernel_whose_output_it_cannot_keep():
+def test_selective_refuses_a_kernel_whose_output_it_cannot_keep(monkeypatch):
     assert tiny("selective", attention="_native_flash").checkpointing == "selective"
     with pytest.raises(ValueError, match="attention: _native_math calls none that it knows; use checkpointing: full"):
         tiny("selective", attention="_native_math")
+    assert tiny("full").checkpointing == "full"
+    monkeypatch.setattr("diffusers.utils.constants.DIFFUSERS_ATTN_BACKEND", "_native_math")
+    assert tiny("full").checkpointing == "full"
+    with pytest.raises(ValueError, match=r"attention: _native_math \(DIFFUSERS_ATTN_BACKEND\) calls none"):
+        tiny("selective")
 
 
 def test_a_kernel_without_backward_is_refused(monkeypatch):

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from regen_train.model.checkpointing import Policy, keeps
 
 AUTO = "auto"
+_PYTORCHS = "native"
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,13 @@ def set_attention(transformer: Any, name: str, *, dtype: torch.dtype, checkpoint
     Raises:
         ValueError: There is no such name, or it cannot be trained with here; says why, and which ones can.
     """
-    if name == AUTO:
-        return
     from diffusers.models.attention_dispatch import attention_backend
+    from diffusers.utils.constants import DIFFUSERS_ATTN_BACKEND
 
+    named = name != AUTO
+    if not named and (DIFFUSERS_ATTN_BACKEND == _PYTORCHS or checkpointing != "selective"):
+        return
+    name = name if named else DIFFUSERS_ATTN_BACKEND
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     width = int(transformer.config.attention_head_dim)
     if name not in known_backends():
@@ -55,11 +59,13 @@ def set_attention(transformer: Any, name: str, *, dtype: torch.dtype, checkpoint
         raise ValueError(f"attention: {name} cannot be used on {device}: {trial.fault}; {_list(dtype, width)}")
     if checkpointing == "selective" and not any(keeps(operator) for operator in trial.operators):
         raise ValueError(
-            f"checkpointing: selective keeps the outputs of fused attention, and attention: {name} calls none that it "
-            "knows; use checkpointing: full, or another attention"
+            f"checkpointing: selective keeps the outputs of fused attention, and attention: {name}"
+            + " (DIFFUSERS_ATTN_BACKEND)" * (not named)
+            + " calls none that it knows; use checkpointing: full, or another attention"
         )
-    with attention_backend(name):  # set_attention_backend would also change it for all other models
-        transformer.set_attention_backend(name)
+    if named:
+        with attention_backend(name):  # set_attention_backend would also change it for all other models
+            transformer.set_attention_backend(name)
 
 
 def known_backends() -> list[str]:
