@@ -10,6 +10,7 @@ import torch
 from processes import mean_over_processes, run_processes
 from test_policies import gradients, inputs
 from torch.distributed.device_mesh import init_device_mesh
+from torch.profiler import ProfilerActivity, profile
 
 from regen_train.model import BlockOptions, LoraSpec, Spread, WanVace, load_wan_vace
 from regen_train.model.context_parallel import share_tokens
@@ -90,3 +91,17 @@ def share_among_all() -> None:
 
 def test_heads_that_cannot_be_shared_out_are_told(tmp_path: Path) -> None:
     run_processes(3, share_among_all, tmp_path)
+
+
+def test_the_kernel_that_was_named_computes_shared_attention() -> None:
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
+    try:
+        spread, called = Spread(tokens=torch.distributed.group.WORLD), {}
+        for attention in ("_native_flash", "_native_math"):
+            model = load(spread, lora=LoraSpec(rank=4), attention=attention)
+            with profile(activities=[ProfilerActivity.CPU]) as seen:
+                model(**inputs(model, bucket=EVEN))
+            called[attention] = sum("scaled_dot_product_flash" in event.name for event in seen.events())
+    finally:
+        torch.distributed.destroy_process_group()
+    assert called == {"_native_flash": 2 * model.num_blocks, "_native_math": 0}
