@@ -1,17 +1,19 @@
 """How many bytes one training step moves, operator by operator, on shapes alone; what a compiler that fuses could save.
 
-    python benchmarks/bytes_on_paper.py [--pretrained random:wan2.1-vace-1.3b] [--bucket 49x480x832] [--bandwidth 4.8]
+    python benchmarks/bytes_on_paper.py [--pretrained random:wan2.1-vace-1.3b] [--buckets 49x480x832 81x480x832]
+      [--bandwidth 4.8]
 
-Runs forward and backward of the model without weights, all in bf16 but what Wan keeps in fp32, and counts what every
-operator reads and writes in memory, once each: plain PyTorch's traffic without caches. Attention counts as a kernel
-that reads queries, keys and values and writes the result. Matrix products hide their bytes behind their FLOPs; the
-others have nothing to hide behind: their bytes by the bandwidth (TB/s; an H200's by default) come on top of the floor
-by FLOPs, unless they are fused. Casts of autocast are not counted. Prints markdown; a minute on any machine.
+Runs forward and backward of the model without weights, with a reference frame, all in bf16 but what Wan keeps in fp32,
+and counts what every operator reads and writes in memory, once each: plain PyTorch's traffic without caches. Attention
+counts as a kernel that reads queries, keys and values and writes the result; `selective` keeps that, as it does on a
+GPU. Matrix products hide their bytes behind their FLOPs; the others have nothing to hide behind: their bytes by the
+bandwidth (TB/s; an H200's by default) come on top of the floor by FLOPs, unless they are fused. Casts of autocast are
+not counted. Prints markdown; a minute on any machine.
 """
 
 import argparse
 from collections import Counter
-from collections.abc import Callable
+from itertools import product
 from typing import Any
 from unittest.mock import patch
 
@@ -26,6 +28,7 @@ from regen_train.model.outline import outline_wan_vace
 from regen_train.schema import MAX_PROMPT_TOKENS, Bucket
 
 _PRODUCTS = {"aten.mm.default", "aten.addmm.default", "aten.bmm.default", "aten.convolution.default"}
+_ATTENTION = {"flash_attn.on_paper.default", "flash_attn.on_paper_backward.default"}
 _FREE = {
     "aten.empty_like.default",
     "aten.new_empty_strided.default",
@@ -49,20 +52,30 @@ class Traffic(TorchDispatchMode):
         return out
 
 
-class _Attention(torch.autograd.Function):
-    traffic: Traffic
+# A fused kernel of this namespace, as `selective` keeps the outputs of; on shapes alone.
+@torch.library.custom_op("flash_attn::on_paper", mutates_args=())
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return torch.empty_like(query)
 
-    @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
-        ctx.save_for_backward(*inputs)
-        _Attention.traffic.by_operator["attention"] += sum(t.nbytes for t in inputs) + inputs[0].nbytes
-        return torch.empty_like(inputs[0])
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        inputs = ctx.saved_tensors  # read with the result and its gradient; each gets a gradient
-        _Attention.traffic.by_operator["attention"] += 2 * sum(t.nbytes for t in inputs) + 2 * gradients[0].nbytes
-        return tuple(torch.empty_like(t) for t in inputs)
+@torch.library.custom_op("flash_attn::on_paper_backward", mutates_args=())
+def _attend_backward(
+    gradient: Tensor, out: Tensor, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+_attend.register_fake(lambda query, key, value: torch.empty_like(query))
+_attend_backward.register_fake(lambda gradient, out, *inputs: tuple(torch.empty_like(tensor) for tensor in inputs))
+_attend.register_autograd(
+    lambda ctx, gradient: _attend_backward(gradient, *ctx.saved_tensors),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(output, *inputs),
+)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
+    out: Tensor = _attend(query, key, value)
+    return out
 
 
 def count(model: WanVace, bucket: Bucket, policy: Policy) -> Counter[str]:
@@ -73,7 +86,7 @@ def count(model: WanVace, bucket: Bucket, policy: Policy) -> Counter[str]:
     def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
         return torch.empty(1, *shape, dtype=dtype, device="meta")
 
-    with Traffic() as traffic, patch("torch.nn.functional.scaled_dot_product_attention", _attention(traffic)):
+    with Traffic() as traffic, patch("torch.nn.functional.scaled_dot_product_attention", _attention):
         velocity = model.transformer(
             hidden_states=empty(channels, frames + 1, height, width),
             timestep=empty(dtype=torch.float32),
@@ -90,35 +103,27 @@ def main() -> None:
     """Print bytes and their seconds, by kind of operator and by policy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pretrained", default="random:wan2.1-vace-1.3b")
-    parser.add_argument("--bucket", type=Bucket.parse, default=Bucket(49, 480, 832))
+    parser.add_argument("--buckets", type=Bucket.parse, nargs="+", default=[Bucket(49, 480, 832), Bucket(81, 480, 832)])
     parser.add_argument("--bandwidth", type=float, default=4.8, help="TB/s")
     options = parser.parse_args()
     model = outline_wan_vace(options.pretrained, lora=LoraSpec(rank=32)).train().to("meta")
     vars(model.transformer.condition_embedder.time_embedder).pop("forward")  # there is no autocast on shapes alone
     for parameter in model.trained_parameters().values():
         parameter.data = parameter.data.bfloat16()
-    print("| checkpointing | matrix products TB | attention TB | the rest TB | the rest, s | largest of the rest, TB |")
-    print("|---|---|---|---|---|---|")
-    policies: tuple[Policy, ...] = ("none", "full")
-    for policy in policies:
-        by_operator = count(model, options.bucket, policy)
-        products = sum(size for name, size in by_operator.items() if name in _PRODUCTS) / 1e12
-        attention = by_operator.pop("attention") / 1e12
-        rest = Counter({name: size for name, size in by_operator.items() if name not in _PRODUCTS})
-        total = rest.total() / 1e12
-        largest = ", ".join(f"{name.split('.')[1]} {size / 1e12:.2f}" for name, size in rest.most_common(6))
+    print(
+        "| tokens | checkpointing | matrix products TB | attention TB | the rest TB | the rest, s | largest of it, TB |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    policies: tuple[Policy, ...] = ("none", "selective", "full")
+    for bucket, policy in product(options.buckets, policies):
+        by_operator = count(model, bucket, policy)
+        products = sum(by_operator.pop(name, 0) for name in _PRODUCTS) / 1e12
+        attention = sum(by_operator.pop(name) for name in _ATTENTION) / 1e12
+        total = by_operator.total() / 1e12
+        largest = ", ".join(f"{name.split('.')[1]} {size / 1e12:.2f}" for name, size in by_operator.most_common(6))
+        tokens = model.geometry.num_tokens(bucket, reference=True)
         row = f"{products:.2f} | {attention:.2f} | {total:.2f} | {total / options.bandwidth:.2f} | {largest}"
-        print(f"| {policy} | {row} |", flush=True)
-
-
-def _attention(traffic: Traffic) -> Callable[..., Tensor]:
-    _Attention.traffic = traffic
-
-    def attention(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
-        out: Tensor = _Attention.apply(query, key, value)
-        return out
-
-    return attention
+        print(f"| {tokens:,} | {policy} | {row} |", flush=True)
 
 
 def _is_tensor(leaf: object) -> bool:
