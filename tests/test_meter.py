@@ -1,0 +1,41 @@
+"""What the meter says of steps that several processes shared."""
+
+import lightning as L
+import pytest
+import torch
+
+from regen_train.callbacks.meter import Interval, Work, measure
+from regen_train.data import ShardDataModule
+from regen_train.model import LoraSpec
+from regen_train.model.outline import outline_wan_vace
+from regen_train.schema import Bucket
+from regen_train.training import VaceModule
+from regen_train.training.flops import training_flops
+
+BUCKET = Bucket(5, 32, 48)
+SMALL, LARGE = 2 * 2 * 3, 3 * 2 * 3  # tokens without and with the reference
+RATE = 1e9
+
+
+class OneOfFour(L.Trainer):
+    """A trainer that takes itself for one of four processes, of which every two compute their clips together."""
+
+    world_size = 4
+
+    def __init__(self) -> None:
+        super().__init__(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+        self.datamodule = ShardDataModule("nowhere", "structhuman", 12, processes_per_sample=2)
+
+
+def test_what_neighbours_compute_together_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regen_train.callbacks.meter.matmul_rate", lambda device, dtype: RATE)
+    module = VaceModule("random:tiny")
+    module.model = outline_wan_vace("random:tiny", lora=LoraSpec(rank=4))
+    work = Work({BUCKET: 18}, {BUCKET: torch.tensor(4)})  # 3 steps of 6 clips: the other two have the other 6
+    measures = measure(OneOfFour(), module, Interval(steps=3, seconds=6.0, waited=1.5, work=work))
+    assert measures.tokens_per_second == pytest.approx(2 * (4 * LARGE + 14 * SMALL) / 6)
+    flops = 4 * training_flops(module.wan, LARGE) + 14 * training_flops(module.wan, SMALL)
+    assert measures.mfu == pytest.approx(flops / 2 / 6 / RATE)
+    assert measures.samples_per_second == pytest.approx(3 * 12 / 6)
+    assert measures.seconds_per_step == pytest.approx(2)
+    assert (measures.data_wait_seconds, measures.data_wait_share) == pytest.approx((0.5, 0.25))
