@@ -1,10 +1,11 @@
-"""What the meter says of steps that several processes shared."""
+"""What the meter says of steps that several processes shared, and of memory that was given back."""
 
 import lightning as L
+import psutil
 import pytest
 import torch
 
-from regen_train.callbacks.meter import Interval, Work, measure
+from regen_train.callbacks.meter import Interval, Work, measure, peak_memory_gib
 from regen_train.data import ShardDataModule
 from regen_train.model import LoraSpec
 from regen_train.model.outline import outline_wan_vace
@@ -39,3 +40,17 @@ def test_what_neighbours_compute_together_counts_once(monkeypatch: pytest.Monkey
     assert measures.samples_per_second == pytest.approx(3 * 12 / 6)
     assert measures.seconds_per_step == pytest.approx(2)
     assert (measures.data_wait_seconds, measures.data_wait_share) == pytest.approx((0.5, 0.25))
+
+
+def test_the_peak_of_memory_stays_when_memory_is_given_back() -> None:
+    def resident() -> float:
+        return psutil.Process().memory_info().rss / 2**30
+
+    before = peak_memory_gib(torch.device("cpu"))
+    room = before - resident() + 0.1
+    held = torch.ones(int(room * 2**30), dtype=torch.uint8)
+    high = resident()
+    del held
+    assert resident() < high - 0.09
+    assert peak_memory_gib(torch.device("cpu")) == pytest.approx(high, rel=0.02)
+    assert peak_memory_gib(torch.device("cpu")) > before

@@ -1,11 +1,12 @@
 """What a run costs: time, arithmetic, memory, waiting for data; and how far the adapter has moved."""
 
+import resource
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import lightning as L
-import psutil
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -61,7 +62,7 @@ class Measures:
             the start.
         data_wait_seconds: A step waited for its batches.
         data_wait_share: The same as a share of the time.
-        peak_memory_gib: The GPU's allocated peak, or the process's resident memory on CPU.
+        peak_memory_gib: The most since the process began: allocated on its GPU, or on a CPU resident.
     """
 
     seconds_per_step: float
@@ -170,7 +171,8 @@ def wait_for(device: torch.device) -> None:
 
 
 def peak_memory_gib(device: torch.device) -> float:
-    """Return the peak of allocated GPU memory, or on CPU the process's resident memory, in GiB."""
+    """Return the most memory since the process began, in GiB: allocated on its GPU, or on a CPU resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    return float(psutil.Process().memory_info().rss) / 2**30
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes on a Mac, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
