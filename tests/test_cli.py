@@ -87,6 +87,8 @@ def test_every_override_says_how_it_is_run_and_fits_the_papers_configuration(nam
         ("--model.lora.rank", "many", "rank"),
         ("--model.recipe", "papr", "papr"),
         ("--data.reference", "last", "reference"),
+        ("--model.checkpointing", "ful", "Literal['none', 'selective', 'full', 'offload', 'auto']. Got value: ful"),
+        ("--model.blocks.quantize", "int4", "Literal['none', 'int8', 'fp8', 'nf4']. Got value: int4"),
     ],
 )
 def test_an_unknown_key_or_a_wrong_type_is_named(

@@ -11,8 +11,19 @@ from test_policies import gradients, inputs, loss_of
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
-from regen_train.model import LoraSpec, Spread, Upkeep, WanVace, estimate_bytes, load_wan_vace, wan_vace
+from regen_train.model import (
+    BlockOptions,
+    LoraSpec,
+    Spread,
+    Upkeep,
+    WanVace,
+    compiling,
+    estimate_bytes,
+    load_wan_vace,
+    wan_vace,
+)
 from regen_train.model.live_memory import LiveMemory
+from regen_train.model.random_init import RANDOM_CONFIGS
 from regen_train.model.sharding import is_sharded, own_part, whole
 from regen_train.schema import Bucket
 
@@ -95,6 +106,30 @@ def step_as_estimated() -> None:
     assert 0.75 < estimated / counted < 1.35, f"{estimated:,} bytes estimated, {counted:,} counted"
 
 
+def compare_compiled_with_plain(policies: list[str]) -> None:
+    compiling.BACKEND, compiling.keep_kernels = "aot_eager", lambda: None
+    RANDOM_CONFIGS["tiny"] |= {"num_layers": 2, "vace_layers": [0]}
+
+    def trained(policy: str, **options: Any) -> dict[str, Tensor]:
+        model, values = load("random:tiny", sharded=True, checkpointing=policy, **options), {}
+        model.load_trainable_state(moved(start))
+        optimizer = torch.optim.SGD(model.trained_parameters().values(), lr=0.1)
+        for step in range(2):
+            optimizer.zero_grad()
+            loss_of(model, seed=2 * step + torch.distributed.get_rank()).backward()
+            optimizer.step()
+            values |= {f"{name}, step {step}": whole(of) for name, of in gradients(model).items()}
+        return values | {name: whole(value.detach()) for name, value in model.trained_parameters().items()}
+
+    start = load("random:tiny", sharded=False).trainable_state()
+    expected = trained("none")
+    for policy in policies:
+        found = trained(policy, blocks=BlockOptions(compile=True))
+        for name, value in expected.items():
+            assert (found[name] - value).norm() < 1e-4 * value.norm(), f"{policy}: {name}"
+    assert compiling.compilation().graphs == 3, "each kind of block once, as where no weights are spread"
+
+
 def compare_all(pretrained: str, cases: list[dict[str, Any]]) -> None:
     for options in cases:
         print(options, flush=True)  # of the case that fails
@@ -103,6 +138,13 @@ def compare_all(pretrained: str, cases: list[dict[str, Any]]) -> None:
 
 def test_no_process_ever_holds_the_whole_base(tmp_path: Path) -> None:
     run_processes(2, load_frugally, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "policies", [["selective"], pytest.param(["none", "full", "offload"], marks=pytest.mark.slow)], ids=" and ".join
+)
+def test_compiled_blocks_learn_what_plain_ones_learn(policies: list[str], tmp_path: Path) -> None:
+    run_processes(2, compare_compiled_with_plain, tmp_path, policies)
 
 
 def test_a_step_needs_the_memory_that_is_estimated(tmp_path: Path) -> None:
@@ -116,3 +158,20 @@ def test_computes_learns_and_saves_as_one_process(
     cases: list[dict[str, Any]], tiny_model: Path, tmp_path: Path
 ) -> None:
     run_processes(2, compare_all, tmp_path, str(tiny_model), cases)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "spread", "message"),
+    [
+        (BlockOptions(swap=2), "weights", "blocks.swap: 2 needs whole weights, which FSDP2 spreads; .* strategy ddp"),
+        (BlockOptions(quantize="int8"), "weights", "blocks.quantize: int8 needs whole weights, which FSDP2 spreads"),
+        (BlockOptions(compile=True), "tokens", "not made for context_parallel.* blocks.compile: false or context_para"),
+    ],
+    ids=["swap", "quantize", "compile"],
+)
+def test_what_cannot_be_done_to_shared_blocks_is_refused(blocks: BlockOptions, spread: str, message: str) -> None:
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    mesh = init_device_mesh("cpu", (1,))
+    spreads = {"weights": Spread(weights=mesh), "tokens": Spread(tokens=mesh.get_group())}
+    with pytest.raises(ValueError, match=message):
+        load_wan_vace("random:tiny", blocks=blocks, spread=spreads[spread])

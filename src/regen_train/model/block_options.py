@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Quantized = Literal["int8", "fp8", "nf4"]
-Quantize = Literal["none"] | Quantized
+Quantize = Literal["none", Quantized]
 QUANTIZED: tuple[Quantized, ...] = get_args(Quantized)
 
 

@@ -1,6 +1,6 @@
 """What of a forward pass is kept for the backward pass, and what is computed again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -12,6 +12,7 @@ from regen_train.model.offload import OffloadedInputs
 
 Policy = Literal["none", "selective", "full", "offload"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
+Checkpointing = Literal[Policy, "auto"]
 
 # Operators whose outputs `selective` keeps: every fused kernel behind PyTorch's scaled dot product attention, and
 # FlashAttention's own, of which version 2 and 3 register under these names.
@@ -21,7 +22,7 @@ _KEPT_PREFIX = "aten::_scaled_dot_product_"
 BlockRunner = Callable[..., Any]
 
 
-def set_checkpointing(transformer: Any, policy: Policy, *, run: BlockRunner | None = None) -> None:
+def set_checkpointing(transformer: Any, policy: Policy) -> None:
     """Choose what the transformer's blocks keep. Gradients are the same under every policy.
 
     Args:
@@ -29,7 +30,6 @@ def set_checkpointing(transformer: Any, policy: Policy, *, run: BlockRunner | No
         policy: ``none`` keeps everything. ``full`` keeps the input of each block and computes the block again.
             ``selective`` keeps the outputs of its attention as well, the costly part. ``offload`` is ``full`` with the
             inputs in pinned CPU memory; its overlapped copies are untested on CUDA.
-        run: Runs a block in place of the policy's own runner: the same, compiled.
     """
     if policy == "none":
         transformer.disable_gradient_checkpointing()
@@ -39,7 +39,7 @@ def set_checkpointing(transformer: Any, policy: Policy, *, run: BlockRunner | No
         "full": run_again,
         "offload": OffloadedInputs(),
     }
-    transformer.enable_gradient_checkpointing(partial(_where_something_learns, run or runners[policy]))
+    transformer.enable_gradient_checkpointing(partial(_where_something_learns, runners[policy]))
 
 
 def run_again(block: Any, *args: Any) -> Any:
@@ -47,10 +47,10 @@ def run_again(block: Any, *args: Any) -> Any:
     return checkpoint(block.__call__, *args, use_reentrant=False)
 
 
-def run_but_attention(block: Any, *args: Any) -> Any:
-    """Run a block and keep its inputs and the outputs of its attention."""
+def run_but_attention(block: Callable[..., Any], *args: Any) -> Any:
+    """Run a block, or its bare forward, and keep its inputs and the outputs of its attention."""
     contexts = partial(create_selective_checkpoint_contexts, _keep_attention)
-    return checkpoint(block.__call__, *args, use_reentrant=False, context_fn=contexts)
+    return checkpoint(block, *args, use_reentrant=False, context_fn=contexts)
 
 
 def keeps(operator: str) -> bool:
@@ -62,9 +62,12 @@ def _keep_attention(context: Any, operator: Any, *args: Any, **kwargs: Any) -> C
     return CheckpointPolicy.MUST_SAVE if keeps(operator.name()) else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _where_something_learns(run: BlockRunner, block: Any, *args: Any) -> Any:
-    # Before the first hint that learns nothing needs a backward pass: no bookkeeping, no kept outputs, no copies.
+def something_learns(block: Any, args: Sequence[Any]) -> bool:
+    """Tell whether a block needs a backward pass; before the first hint that learns none does."""
     needed = any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
-    if torch.is_grad_enabled() and (needed or any(p.requires_grad for p in block.parameters())):
-        return run(block, *args)
-    return block(*args)
+    return torch.is_grad_enabled() and (needed or any(p.requires_grad for p in block.parameters()))
+
+
+def _where_something_learns(run: BlockRunner, block: Any, *args: Any) -> Any:
+    # elsewhere no bookkeeping, no kept outputs, no copies
+    return run(block, *args) if something_learns(block, args) else block(*args)

@@ -2,15 +2,17 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
 from torch._dynamo.utils import calculate_time_spent, counters
 
-from regen_train.model.checkpointing import Policy, run_but_attention, set_checkpointing
+from regen_train.model.checkpointing import Policy, run_but_attention, set_checkpointing, something_learns
 
 logger = logging.getLogger(__name__)
 
@@ -50,28 +52,35 @@ def set_compile(transformer: Any, *, policy: Policy, dropout: bool) -> None:
     Args:
         transformer: diffusers' ``WanVACETransformer3DModel``, with its LoRA, if it has one.
         policy: The checkpointing, which must be set before. ``full`` and ``offload`` compute compiled blocks again; for
-            ``selective`` the compiler itself is told to keep attention.
+            ``selective`` the compiler itself is told to keep attention, in each block's forward.
         dropout: Whether random numbers must be those that the plain path draws; they are not fused then.
     """
     keep_kernels()
     options = {"fallback_random": True} if dropout and BACKEND == "inductor" else None
-    blocks = [module for module in transformer.modules() if type(module).__name__ in transformer._repeated_blocks]
+    blocks = [*transformer.vace_blocks, *transformer.blocks]
     settings: dict[str, Any] = {"fullgraph": True, "dynamic": False, "backend": BACKEND, "options": options}
     limits: Any = torch._dynamo.config
     limits.recompile_limit = max(limits.recompile_limit, MOST_GRAPHS)
     limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, MOST_GRAPHS)
     compiled = {kind: torch.compile(kind.forward, **settings) for kind in (type(block) for block in blocks)}
+    but_attention = torch.compile(run_but_attention, **settings)
     for block in blocks:
-        # Not by `Module.compile`: diffusers' hooks, which no compiler sees through, go around `forward`.
-        block.forward = partial(compiled[type(block)], block)
+        # Not by `Module.compile`: hooks of diffusers and FSDP2, which no compiler sees through, go around `forward`.
+        forward = partial(compiled[type(block)], block)
+        keeping = partial(but_attention, MethodType(type(block).forward, block))
+        block.forward = partial(_choose, block, keeping, forward) if policy == "selective" else forward
     if policy == "selective":
-        set_checkpointing(transformer, policy, run=torch.compile(run_but_attention, **settings))
+        set_checkpointing(transformer, "none")
     logger.info(
         "blocks.compile: the first step of every shape takes minutes unless cached in %s; at most %d graphs, eight a "
         "shape",
         os.environ.get(CACHE_VARIABLE, "the temporary folder"),
         MOST_GRAPHS,
     )
+
+
+def _choose(block: Any, learning: Callable[..., Any], otherwise: Callable[..., Any], *args: Any) -> Any:
+    return (learning if something_learns(block, args) else otherwise)(*args)
 
 
 def keep_kernels() -> None:

@@ -1,13 +1,13 @@
 """From a name to a model that is ready to train or sample."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 from regen_train.model.assemble import keep_trained_norms_quiet
 from regen_train.model.attention import AUTO, set_attention
 from regen_train.model.base import load_transformer
 from regen_train.model.block_options import BlockOptions
 from regen_train.model.blocks import check_blocks, set_blocks
-from regen_train.model.checkpointing import Policy, set_checkpointing
+from regen_train.model.checkpointing import Checkpointing, set_checkpointing
 from regen_train.model.context_parallel import share_tokens
 from regen_train.model.initial_lora import read_initial_lora
 from regen_train.model.lora import LoraSpec, add_lora
@@ -17,8 +17,7 @@ from regen_train.model.sharding import Spread
 from regen_train.model.wan_vace import VACE_PARTS, Trainable, WanVace
 from regen_train.pretrained import DTYPES, Precision
 
-Checkpointing = Policy | Literal["auto"]
-CHECKPOINTING: tuple[Checkpointing, ...] = (*get_args(Policy), "auto")
+CHECKPOINTING: tuple[Checkpointing, ...] = get_args(Checkpointing)
 
 _DEFAULT_LORA = LoraSpec()
 _ALONE = Spread()
@@ -66,7 +65,14 @@ def load_wan_vace(
         ImportError: A quantization needs a package that is not installed.
     """
     _check_options(dtype, lora, trainable, checkpointing, workload)
-    check_blocks(blocks, lora=lora if trainable == "lora" else None, trainable=trainable, spread=spread)
+    check_blocks(
+        blocks,
+        lora=lora if trainable == "lora" else None,
+        trainable=trainable,
+        checkpointing=checkpointing,
+        fully_sharded=spread.weights is not None,
+        shares_tokens=spread.tokens is not None,
+    )
     weights = spread.weights
     if weights is None:
         model = _load_whole(pretrained, dtype=dtype, lora=lora, trainable=trainable, revision=revision, seed=seed)
