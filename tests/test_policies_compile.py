@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_policies import gradients, inputs, tiny
 from torch._dynamo.utils import counters
+from torch.nn.parallel import DistributedDataParallel
 
 from regen_train.callbacks.meter import Measures
 from regen_train.model import BlockOptions, LoraSpec, WanVace, compiling
@@ -95,6 +96,23 @@ def test_every_shape_is_compiled_once_and_no_prompt_makes_one(monkeypatch):
             model(**given | {"prompt_embeds": torch.randn(2, words, 32)}).square().mean().backward()
         graphs.append(number_of_graphs())
     assert graphs == [4, 8, 12, 12], "no graph for shapes in general, and PyTorch's limit of eight is lifted"
+
+
+def test_ddp_cuts_no_block_up(monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "optimize_ddp", True)
+    monkeypatch.setattr(torch.distributed, "_DEFAULT_FIRST_BUCKET_BYTES", 1000)
+    shorten(monkeypatch, layers=2)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    pieces = []
+
+    def count(graph, given):
+        pieces.append(graph)
+        return graph
+
+    monkeypatch.setattr(compiling, "BACKEND", count)
+    model = tiny("none", blocks=BlockOptions(compile=True))
+    DistributedDataParallel(model, bucket_cap_mb=0.001)(**inputs(model)).square().mean().backward()
+    assert len(pieces) == number_of_graphs() == 3
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(quick_arguments, tmp_path: Path, monkeypatch):

@@ -59,9 +59,11 @@ def set_compile(transformer: Any, *, policy: Policy, dropout: bool) -> None:
     options = {"fallback_random": True} if dropout and BACKEND == "inductor" else None
     blocks = [*transformer.vace_blocks, *transformer.blocks]
     settings: dict[str, Any] = {"fullgraph": True, "dynamic": False, "backend": BACKEND, "options": options}
-    limits: Any = torch._dynamo.config
-    limits.recompile_limit = max(limits.recompile_limit, MOST_GRAPHS)
-    limits.accumulated_recompile_limit = max(limits.accumulated_recompile_limit, MOST_GRAPHS)
+    compiler: Any = torch._dynamo.config
+    compiler.recompile_limit = max(compiler.recompile_limit, MOST_GRAPHS)
+    compiler.accumulated_recompile_limit = max(compiler.accumulated_recompile_limit, MOST_GRAPHS)
+    # else blocks are cut up by DDP's buckets, to send gradients early; block by block they are sent early as it is
+    compiler.optimize_ddp = False
     compiled = {kind: torch.compile(kind.forward, **settings) for kind in (type(block) for block in blocks)}
     but_attention = torch.compile(run_but_attention, **settings)
     for block in blocks:
