@@ -14,11 +14,14 @@ from lightning.pytorch.strategies import (
     SingleDeviceStrategy,
     Strategy,
 )
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from processes import run_processes
 from torch import Tensor
 
 from regen_train.checkpoint_io import read_checkpoint
+from regen_train.cli import main
 from regen_train.configs import resolve_arguments
+from regen_train.data import ShardDataModule
 from regen_train.export import export_checkpoint
 from regen_train.model import BlockOptions
 from regen_train.training import FullyShardedStrategy, OptimizerSpec, VaceModule, ZeroStrategy
@@ -164,6 +167,51 @@ def test_spread_weights_take_what_needs_no_whole_ones() -> None:
 def test_what_does_not_go_with_a_strategy_is_refused(strategy: Strategy, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_strategy(strategy, **{**PLAIN, **options})
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "told"),
+    [
+        ("fit", SHARED, "model.context_parallel: 2 processes are .* and 1 cannot be divided .* a multiple of 2, or"),
+        ("profile", SHARED, "model.context_parallel: 2 processes are .* and 1 cannot be divided"),
+        ("validate", [*SHARED, "--ckpt_path", "last"], "2 processes are .* and 1 cannot be divided"),
+        ("fit", [*SHARED, "--trainer.devices", "3"], "2 processes are .* and 3 cannot be divided"),
+        ("fit", [*SHARED, "--trainer.devices", "2", "--model.blocks.compile", "true"], "blocks.compile: false or cont"),
+        ("profile", [*FSDP2, "--model.blocks.swap", "2"], "blocks.swap: 2 needs whole weights, which FSDP2 spreads"),
+        ("fit", [*FSDP2, "--model.optimizer.name", "muon"], "muon needs whole matrices, which FSDP2 spreads"),
+        ("fit", ["--trainer.strategy", "fsdp"], "fsdp writes .* take --config strategy_fsdp2.yaml in its place"),
+        ("fit", ["--trainer.strategy", "deepspeed_stage_2"], "deepspeed_stage_2 writes .* strategy_zero2.yaml"),
+        ("fit", ["--trainer.strategy", "deepspeed_stage_3_offload"], "_offload writes .* strategy_zero3.yaml"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_refusals_come_before_processes_join_and_data_opens(
+    quick_arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    options: list[str],
+    told: str,
+) -> None:
+    monkeypatch.setattr(ShardDataModule, "setup", lambda *given, **more: pytest.fail("it opened the data"))
+    monkeypatch.setattr(_SubprocessScriptLauncher, "launch", lambda *given, **more: pytest.fail("processes join"))
+    with pytest.raises(SystemExit, match=rf"^regen_train {command}: [^\n]*{told}.*\n\(REGEN_TRAIN_DEBUG=1"):
+        main([command, *quick_arguments, *options])
+    assert "before the run" not in capsys.readouterr().out
+
+
+def test_data_for_no_whole_number_of_groups_is_refused(tiny_dataset: Path) -> None:
+    with pytest.raises(ValueError, match=r"model\.context_parallel: 2 processes are .* and 1 cannot be divided"):
+        ShardDataModule(str(tiny_dataset), "structhuman", 2, processes_per_sample=2).setup("fit")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
+def test_ddp_adds_gradients_in_the_same_order_at_every_start(
+    quick_arguments: list[str], monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    monkeypatch.setattr(TrainingCLI, "_run_subcommand", lambda *given: None)
+    cli = TrainingCLI.run(["fit", *quick_arguments, "--trainer.strategy", strategy])
+    assert cli.trainer.strategy._ddp_kwargs["find_unused_parameters"] is True, "else buckets change after a step"
 
 
 def test_every_refusal_comes_before_the_base_is_loaded() -> None:

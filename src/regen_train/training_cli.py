@@ -26,6 +26,7 @@ from regen_train.checkpoint_io import AtomicCheckpointIO, find_last_checkpoint, 
 from regen_train.data import ShardDataModule
 from regen_train.training import VaceModule
 from regen_train.training.faults import told_of_devices, told_of_memory
+from regen_train.training.strategies import check_run, check_strategy_name
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Add the atomic checkpoint files and one log folder a run; make DDP sum in a fixed order."""
         config = self._get(self.config_init, "trainer")
+        check_strategy_name(config.get("strategy"))
         plugins = config.get("plugins") or []
         plugins = list(plugins) if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -112,7 +114,7 @@ class TrainingCLI(LightningCLI):
         return told_of_devices(error, accelerator=trainer["accelerator"], devices=trainer["devices"])
 
     def before_fit(self) -> None:
-        """Check what Lightning would take silently, find the newest whole checkpoint, refuse another run's folder."""
+        """Refuse what does not go together before processes join and data opens; find the newest whole checkpoint."""
         config = self.config_init["fit"]
         faults = []
         if self.trainer.max_steps < 1:
@@ -125,16 +127,19 @@ class TrainingCLI(LightningCLI):
             )
         if faults:
             raise ValueError("; ".join(faults))
+        check_run(self.trainer, self.model)
         self._resolve_last("fit", required=False)
         if not config["trainer"].get("fast_dev_run"):  # before minutes go into loading the base
             refuse_other_run(Path(self.trainer.default_root_dir), continued_from=config.get("ckpt_path"))
 
     def before_validate(self) -> None:
-        """Find the newest whole checkpoint."""
+        """Do as `before_fit`."""
+        check_run(self.trainer, self.model)
         self._resolve_last("validate", required=True)
 
     def before_test(self) -> None:
-        """Find the newest whole checkpoint."""
+        """Do as `before_fit`."""
+        check_run(self.trainer, self.model)
         self._resolve_last("test", required=True)
 
     def _resolve_last(self, command: str, *, required: bool) -> None:

@@ -13,7 +13,7 @@ from regen_train.data.collate import Choice, collate
 from regen_train.data.conditioning import Conditioning, Dropout, Variants
 from regen_train.data.loader import HeldOutLoader, Loading, StreamLoader
 from regen_train.data.opened import HeldOut, OpenData, open_data
-from regen_train.data.place import Place
+from regen_train.data.place import Place, check_groups
 from regen_train.data.stream import Stream
 from regen_train.schema import Batch, Bucket
 from regen_train.shards import DatasetInfo, ShardReader
@@ -217,10 +217,9 @@ class ShardDataModule(L.LightningDataModule):
     def _place(self) -> Place:
         """Return which process this is, as far as data is concerned."""
         place = (self.trainer.distributed_sampler_kwargs if self.trainer is not None else None) or {}
-        together = self.processes_per_sample
-        return Place(
-            place.get("rank", 0) // together, place.get("num_replicas", 1) // together, self.per_device_batch_size
-        )
+        rank, processes, together = place.get("rank", 0), place.get("num_replicas", 1), self.processes_per_sample
+        check_groups(processes, together)
+        return Place(rank // together, processes // together, self.per_device_batch_size)
 
     def _check_batches(self) -> None:
         accumulate = self.trainer.accumulate_grad_batches if self.trainer is not None else self._num_microbatches()

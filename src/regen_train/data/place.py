@@ -6,6 +6,24 @@ from dataclasses import dataclass
 from regen_train.schema import Bucket
 
 
+def check_groups(processes: int, together: int) -> None:
+    """Check that processes can be divided into groups that compute each clip together.
+
+    Args:
+        processes: How many train.
+        together: How many a group has.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    if processes % together:
+        raise ValueError(
+            f"model.context_parallel: {together} processes are to compute each clip together, and {processes} cannot "
+            f"be divided into groups of {together}; set trainer.devices x trainer.num_nodes to a multiple of "
+            f"{together}, or model.context_parallel to 1"
+        )
+
+
 @dataclass(frozen=True)
 class Place:
     """One process among those that train together.

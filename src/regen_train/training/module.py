@@ -20,7 +20,7 @@ from regen_train.training.objective import LossSpec, SampleLosses, sample_losses
 from regen_train.training.optimizer import OptimizerSpec
 from regen_train.training.progress import align_progress
 from regen_train.training.same_run import check_same_run
-from regen_train.training.strategies import check_context_parallel, check_strategy, hide_from_ddp, spread_of
+from regen_train.training.strategies import check_context_parallel, check_run, hide_from_ddp, spread_of
 from regen_train.training.workload import workload_of
 
 VALIDATION_SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -87,8 +87,7 @@ class VaceModule(L.LightningModule):
         """Load the base and insert the LoRA; Lightning calls this once the processes are up."""
         if self.model is not None:
             return
-        strategy, optimizer = self.trainer.strategy, self.optimizer_spec.name
-        check_strategy(strategy, optimizer=optimizer, context_parallel=self.context_parallel, blocks=self.blocks)
+        check_run(self.trainer, self)
         self.model = load_wan_vace(
             self.pretrained,
             revision=self.revision,
@@ -100,7 +99,7 @@ class VaceModule(L.LightningModule):
             attention=self.attention,
             blocks=self.blocks,
             seed=self.seed,
-            spread=spread_of(strategy, self.context_parallel),
+            spread=spread_of(self.trainer.strategy, self.context_parallel),
         ).train()  # diffusers loads for evaluation, where LoRA dropout would sleep
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is not None:

@@ -20,8 +20,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from regen_train.model import BlockOptions, LoraSpec, Spread
+from regen_train.data.place import check_groups
+from regen_train.model import BlockOptions, Checkpointing, LoraSpec, Spread
+from regen_train.model.blocks import check_blocks
 from regen_train.model.sharding import spread_like, whole
+from regen_train.model.wan_vace import Trainable
 from regen_train.training.zero import ZeroStrategy
 
 
@@ -95,7 +98,39 @@ def _is_zero_3(strategy: Strategy) -> bool:
     return isinstance(strategy, DeepSpeedStrategy) and bool(strategy.zero_stage_3)
 
 
-def check_strategy(strategy: Strategy, *, optimizer: str, context_parallel: int, blocks: BlockOptions) -> None:
+def check_run(trainer: L.Trainer, module: Any) -> None:
+    """Refuse what does not go with a trainer's strategy and processes, which need not have joined yet.
+
+    Args:
+        trainer: Of the run.
+        module: The `VaceModule` that it trains.
+
+    Raises:
+        ValueError: Says what does not, and what to take in its place.
+        ImportError: A quantization needs a package that is not installed.
+    """
+    check_groups(trainer.num_nodes * trainer.num_devices, module.context_parallel)
+    check_strategy(
+        trainer.strategy,
+        optimizer=module.optimizer_spec.name,
+        context_parallel=module.context_parallel,
+        blocks=module.blocks,
+        lora=module.lora,
+        trainable=module.trainable,
+        checkpointing=module.checkpointing,
+    )
+
+
+def check_strategy(
+    strategy: Strategy,
+    *,
+    optimizer: str,
+    context_parallel: int,
+    blocks: BlockOptions,
+    lora: LoraSpec | None = None,
+    trainable: Trainable = "lora",
+    checkpointing: Checkpointing = "none",
+) -> None:
     """Refuse a strategy whose checkpoints nothing here could read, and options that it was not made for.
 
     Args:
@@ -103,19 +138,20 @@ def check_strategy(strategy: Strategy, *, optimizer: str, context_parallel: int,
         optimizer: ``optimizer.name``.
         context_parallel: How many neighbours compute each clip together.
         blocks: Whether the blocks are compiled, quantized or swapped.
+        lora: What learns; None if it is not a LoRA.
+        trainable: What learns, in a word.
+        checkpointing: The policy.
 
     Raises:
         ValueError: Names every fault and what to take in its place.
+        ImportError: A quantization needs a package that is not installed.
     """
     zero, spreads = isinstance(strategy, ZeroStrategy), isinstance(strategy, FullyShardedStrategy)
     faults = []
     if not (zero or spreads or isinstance(strategy, SingleDeviceStrategy | DDPStrategy)) or (
         isinstance(strategy, DeepSpeedStrategy) and not zero
     ):
-        faults.append(
-            f"trainer.strategy: {type(strategy).__name__} writes checkpoints that cannot be read here; "
-            f"take {_in_place_of(strategy)}"
-        )
+        faults.append(_unreadable(type(strategy).__name__, _in_place_of(strategy)))
     if optimizer == "muon" and (zero or spreads):
         faults.append(
             f"model.optimizer.name: muon needs whole matrices, which {'ZeRO' if zero else 'FSDP2'} spreads; "
@@ -128,8 +164,42 @@ def check_strategy(strategy: Strategy, *, optimizer: str, context_parallel: int,
         )
     if blocks != BlockOptions() and zero:
         faults.append(f"model.blocks: {blocks} is not made for ZeRO; take --trainer.strategy ddp")
+    try:
+        check_blocks(
+            blocks,
+            lora=lora,
+            trainable=trainable,
+            checkpointing=checkpointing,
+            fully_sharded=spreads,
+            shares_tokens=context_parallel > 1,
+        )
+    except ValueError as error:
+        faults.append(f"model: {error}")
     if faults:
         raise ValueError("\n".join(faults))
+
+
+def check_strategy_name(name: object) -> None:
+    """Refuse a strategy of Lightning's whose checkpoints nothing here could read, before it asks for what it needs.
+
+    Args:
+        name: ``trainer.strategy``.
+
+    Raises:
+        ValueError: It is one; names the one to take in its place.
+    """
+    names = {
+        "deepspeed": "strategy_zero2.yaml",
+        "deepspeed_stage_3": "strategy_zero3.yaml",
+        "fsdp": "strategy_fsdp2.yaml",
+    }
+    taken = [config for start, config in names.items() if isinstance(name, str) and name.startswith(start)]
+    if taken:
+        raise ValueError(_unreadable(str(name), f"--config {taken[-1]} in its place"))
+
+
+def _unreadable(name: str, remedy: str) -> str:
+    return f"trainer.strategy: {name} writes checkpoints that cannot be read here; take {remedy}"
 
 
 def _in_place_of(strategy: Strategy) -> str:
@@ -146,20 +216,12 @@ def spread_of(strategy: Strategy, context_parallel: int) -> Spread:
 
     Args:
         strategy: Once its processes have joined.
-        context_parallel: How many neighbours compute each clip together.
-
-    Raises:
-        ValueError: The processes cannot be divided into groups of so many.
+        context_parallel: How many neighbours compute each clip together; divides the number of processes.
     """
     weights = strategy.device_mesh["data_parallel"] if isinstance(strategy, ModelParallelStrategy) else None
     if context_parallel == 1:
         return Spread(weights, by_deepspeed=_is_zero_3(strategy))
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    if processes % context_parallel:
-        raise ValueError(
-            f"model.context_parallel is {context_parallel}, but {processes} processes cannot be divided into groups "
-            "of so many; set trainer.devices and trainer.num_nodes to a multiple of it"
-        )
     shape = (processes // context_parallel, context_parallel)
     mesh = init_device_mesh(strategy.root_device.type, shape, mesh_dim_names=("clips", "tokens"))
     return Spread(weights, mesh["tokens"].get_group())

@@ -8,7 +8,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from regen_train.data import ShardDataModule
 from regen_train.model import Upkeep, Workload, free_bytes
-from regen_train.schema import Bucket
+from regen_train.schema import Bucket, Geometry
 from regen_train.training.strategies import num_shards
 
 
@@ -51,7 +51,12 @@ def largest_bucket(data: ShardDataModule) -> Bucket:
 
 def largest_tokens(data: ShardDataModule) -> int:
     """Return the tokens that a process computes of the largest clip to train on, once the datasets are open."""
-    tokens = data.info.geometry.num_tokens(largest_bucket(data), reference=data.reference != "none")
+    return tokens_of(data, largest_bucket(data), data.info.geometry)
+
+
+def tokens_of(data: ShardDataModule, bucket: Bucket, geometry: Geometry) -> int:
+    """Return the tokens that a process computes of a clip; no dataset need be there."""
+    tokens = geometry.num_tokens(bucket, reference=data.reference != "none")
     return -(-tokens // data.processes_per_sample)
 
 
