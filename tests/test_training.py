@@ -218,9 +218,11 @@ def test_a_preview_without_a_vae_is_refused_before_training(fit: Fit, tmp_path: 
         fit("--model.pretrained", "random:tiny", "--preview.num_clips", "1", "--trainer.max_steps", "1")
 
 
-def test_low_precision_weights_are_refused(fit: Fit) -> None:
-    with pytest.raises(ValueError, match=r"trainer\.precision must be 32-true or bf16-mixed, got bf16-true"):
-        fit("--trainer.max_steps", "1", "--trainer.precision", "bf16-true")
+@pytest.mark.filterwarnings("ignore:You passed .*16-mixed")  # Lightning's, of a CPU
+@pytest.mark.parametrize("precision", ["bf16-true", "16-mixed"])
+def test_other_precisions_are_refused(fit: Fit, precision: str) -> None:
+    with pytest.raises(ValueError, match=rf"trainer\.precision must be 32-true or bf16-mixed, got {precision}"):
+        fit("--trainer.max_steps", "1", "--trainer.precision", precision)
 
 
 def test_a_dataset_of_another_vae_is_refused(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ class TrainingCLI(LightningCLI):
         if self.trainer.max_steps < 1:
             faults.append("trainer.max_steps must say after how many steps to stop: the stream of samples has no end")
         precision = str(config["trainer"].get("precision") or "32-true")
-        if precision not in ("32-true", "32", "bf16-mixed", "16-mixed"):
+        if precision not in ("32-true", "32", "bf16-mixed"):
             faults.append(
                 f"trainer.precision must be 32-true or bf16-mixed, got {precision}: what learns stays in fp32, and the "
                 "base's own precision is model.dtype"
