@@ -205,7 +205,11 @@ def choose_checkpointing(model: WanVace, workload: Workload) -> Policy:
     if fitting:
         logger.info(message)
     else:
-        logger.warning("%s; none fits by estimate: use smaller buckets or a smaller per_device_batch_size", message)
+        logger.warning(
+            "%s; none fits by estimate: use smaller buckets or a smaller per_device_batch_size, or what `regen_train "
+            "profile` lists",
+            message,
+        )
     return chosen
 
 
