@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
@@ -12,27 +13,33 @@ from lightning.pytorch.utilities import rank_zero_only
 from regen_train.callbacks import Checkpoints
 from regen_train.configs import resolve_arguments
 from regen_train.data import ShardDataModule
-from regen_train.model import free_bytes
+from regen_train.model import WanVace, Workload
 from regen_train.model.outline import outline_wan_vace
-from regen_train.profiling import StepBreakdown, needs_of, write_random_dataset
+from regen_train.profiling import StepBreakdown, needs_of, remedies_of, write_random_dataset
+from regen_train.profiling.place import number_of, place_of
 from regen_train.schema import Bucket
 from regen_train.training import VaceModule
 from regen_train.training.dataset_check import vae_sha256
-from regen_train.training.workload import largest_tokens, upkeep_of
+from regen_train.training.workload import largest_tokens, tokens_of, upkeep_of
 from regen_train.training_cli import TrainingCLI
 
 _WARMUP = 2
 _HELP = f"""usage: regen_train profile --config CONFIG (--bucket FxHxW | --data.path X) [--steps N] [any option of fit]
 
-Prints the memory that training needs by its shapes and which checkpointing policy fits; then trains for
-{_WARMUP} steps to warm up and N more (10), and prints where their time went. Leaves no files behind.
+Prints the memory that training needs by its shapes and which checkpointing policy fits; where none does, says what
+would and stops. Then trains for {_WARMUP} steps to warm up and N more (10), and prints where their time went. Leaves no
+files behind.
 
   --bucket 49x480x832   random latents of this shape in place of the dataset data.path
-  --steps 10            steps to measure
+  --steps 10            steps to measure; 0 prints the memory and stops: no weights are loaded, and no GPU need be there
+  --free_gib 80         GiB free on a card that is not here, in place of this device's; goes with --steps 0, and without
+                        --steps stands for it
 
 One GPU for a configuration of two, without a dataset:
   regen_train profile --config structhuman.yaml --bucket 49x480x832 --trainer.devices 1
     --trainer.accumulate_grad_batches 2
+Whether a configuration fits a card of 80 GiB, asked on any machine:
+  regen_train profile --config structhuman_14b.yaml --bucket 49x480x832 --steps 0 --free_gib 80
 
 regen_train fit --help shows all other options."""
 
@@ -44,16 +51,30 @@ class ProfileCLI(TrainingCLI):
         """Add what is profiled."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("--bucket", type=str | None, default=None, help="shape of random clips, as 49x480x832")
-        parser.add_argument("--steps", type=int, default=10, help="steps to measure")
+        parser.add_argument("--steps", type=int, default=10, help="steps to measure; 0 for the memory alone")
+        parser.add_argument("--free_gib", type=float | None, default=None, help="GiB free on a card that is not here")
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Take CPUs in place of GPUs that need not be there, where nothing is measured."""
+        if not self.config_init["fit"]["steps"]:
+            devices = self._get(self.config_init, "trainer")["devices"]
+            kwargs |= {"accelerator": "cpu", "devices": number_of(devices)}
+        return super().instantiate_trainer(**kwargs)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if self.config_init["fit"]["steps"]:
+            super()._run_subcommand(subcommand)
+        else:
+            self.before_fit()
 
     def before_fit(self) -> None:
-        """Print what the run needs; take what writes files out of it."""
+        """Print what the run needs, and refuse what does not fit; take what writes files out of the run."""
         super().before_fit()
         config, module, data = self.config_init["fit"], self.model, self.datamodule
         assert isinstance(module, VaceModule)
         assert isinstance(data, ShardDataModule)
-        if config["steps"] < 1:
-            raise ValueError(f"steps must be at least 1, got {config['steps']}")
+        _check(steps=config["steps"], free_gib=config["free_gib"])
+        bucket = None if config["bucket"] is None else Bucket.parse(config["bucket"])
         outline = outline_wan_vace(
             module.pretrained,
             dtype=module.base_dtype,
@@ -62,30 +83,56 @@ class ProfileCLI(TrainingCLI):
             revision=module.revision,
             blocks=module.blocks,
         )
-        if config["bucket"] is not None:
+        if bucket is None:
+            data.setup("validate")  # opens the dataset; the stream is made by the run
+            tokens = largest_tokens(data)
+        else:
+            tokens = tokens_of(data, bucket, outline.geometry)
+        self._tell_memory(outline, tokens)
+        if bucket is not None and config["steps"]:
             write_random_dataset(
                 Path(data.path),
-                Bucket.parse(config["bucket"]),
+                bucket,
                 outline.geometry,
                 variants=data.variants.shares,
                 num_samples=data.global_batch_size,
                 vae_sha256=vae_sha256(module.pretrained, module.revision) or "none",
             )
-        data.setup("validate")  # opens the dataset; the stream is made by the run
-        device = self.trainer.strategy.root_device
-        needs = needs_of(
-            outline,
-            largest_tokens(data),
-            batch_size=data.per_device_batch_size,
-            device_type=device.type,
-            upkeep=upkeep_of(self.trainer),
-        )
-        free = free_bytes(device, processes=self.trainer.num_devices)
-        _print(needs.describe(free=free, device=str(device), policy=module.checkpointing))
-        if module.blocks.compile:
-            _print("  compile      what the compiler fuses is not kept, so activations are at most these")
         callbacks: list[Any] = vars(self.trainer)["callbacks"]
         callbacks[:] = [StepBreakdown(_WARMUP), *(kept for kept in callbacks if not isinstance(kept, Checkpoints))]
+
+    def _tell_memory(self, outline: WanVace, tokens: int) -> None:
+        """Print what a process needs.
+
+        Raises:
+            ValueError: What is set does not fit; says what would.
+        """
+        config, module, data = self.config_init["fit"], self.model, self.datamodule
+        place = place_of(
+            self.trainer,
+            accelerator=config["trainer"]["accelerator"],
+            joins=config["steps"] > 0,
+            free_gib=config["free_gib"],
+        )
+        needs = needs_of(
+            outline,
+            tokens,
+            batch_size=data.per_device_batch_size,
+            device_type=place.type,
+            upkeep=upkeep_of(self.trainer),
+        )
+        _print(needs.describe(free=place.free, device=place.name, policy=module.checkpointing))
+        if module.blocks.compile:
+            _print("  compile      what the compiler fuses is not kept, so activations are at most these")
+        refusal = None if place.free is None else needs.refusal(free=place.free, policy=module.checkpointing)
+        if refusal is None or place.free is None:
+            return
+        if not needs.fitting(place.free):
+            workload = Workload(tokens, needs.batch_size, place.free, place.type, upkeep_of(self.trainer))
+            remedies = remedies_of(outline, workload, trainer=self.trainer, module=module)
+            smaller = "smaller buckets" + " or a smaller data.per_device_batch_size" * (needs.batch_size > 1)
+            refusal += f"; what fits, in GiB: {'; '.join([*remedies, smaller])}"
+        raise ValueError(refusal)
 
     def after_fit(self) -> None:
         """Print where the time went."""
@@ -104,9 +151,10 @@ def main(arguments: list[str]) -> None:
         raise ValueError(
             "give --data.path or --bucket: the dataset to train on, or a shape such as 49x480x832 for random clips"
         )
-    steps = _value(arguments, "--steps") or "10"
+    steps = _value(arguments, "--steps") or ("10" if _value(arguments, "--free_gib") is None else "0")
     with tempfile.TemporaryDirectory(prefix="regen_train_profile_") as folder:
         quiet = [
+            *("--steps", steps),
             *("--trainer.max_steps", str(_WARMUP + int(steps)) if steps.isdecimal() else "1"),
             *("--trainer.default_root_dir", f"{folder}/run", "--trainer.logger", "false"),
             *("--trainer.limit_val_batches", "0", "--preview.num_clips", "0"),
@@ -115,6 +163,20 @@ def main(arguments: list[str]) -> None:
             quiet += ["--data.path", f"{folder}/random", "--data.expect", "null"]
             quiet += ["--data.validation.num_samples", "0", "--data.validation.path", "null"]
         ProfileCLI.run(["fit", *arguments, *quiet])
+
+
+def _check(*, steps: int, free_gib: float | None) -> None:
+    faults = []
+    if steps < 0:
+        faults.append(f"steps must be at least 1, or 0 for the memory alone, got {steps}")
+    if free_gib is not None and free_gib <= 0:
+        faults.append(f"free_gib must be more than 0, got {free_gib}")
+    if free_gib is not None and steps > 0:
+        faults.append(
+            f"--free_gib asks about a card that is not here, where no steps can be measured; got steps {steps}"
+        )
+    if faults:
+        raise ValueError("; ".join(faults))
 
 
 def _names_dataset(arguments: list[str]) -> bool:

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from regen_train.model import Upkeep, WanVace, estimate_bytes
+import torch
+
+from regen_train.model import Checkpointing, Upkeep, WanVace, estimate_bytes
 from regen_train.model.checkpointing import POLICIES, Policy
 from regen_train.model.memory import USABLE_SHARE, ModelBytes, model_bytes
 
@@ -18,12 +20,14 @@ class Needs:
     Args:
         tokens: This process's of the largest clip, reference frame included.
         batch_size: Clips of one forward pass.
+        dtype: Precision of the computation, and of frozen weights unless they are quantized.
         stored: Of the model and the optimizer.
         activations: What a step keeps besides, by checkpointing policy.
     """
 
     tokens: int
     batch_size: int
+    dtype: torch.dtype
     stored: ModelBytes
     activations: Mapping[Policy, int]
 
@@ -35,35 +39,58 @@ class Needs:
         """Return the policies that fit into so many bytes, the fastest first; a tenth is left to what nobody counts."""
         return [policy for policy in self.activations if self.total(policy) <= USABLE_SHARE * free]
 
-    def describe(self, *, free: int, device: str, policy: str) -> str:
-        """Return the estimate in words.
+    def refusal(self, *, free: int, policy: Checkpointing) -> str | None:
+        """Return why what is set would run out of memory, None if it fits.
 
         Args:
             free: Bytes that the process may fill.
+            policy: The policy that is set; ``auto`` takes any that fits.
+        """
+        fitting = self.fitting(free)
+        if policy in fitting or (policy == "auto" and fitting):
+            return None
+        usable = f"{USABLE_SHARE * free / _GIB:.2f} GiB, nine tenths of what is free"
+        if policy != "auto" and fitting:
+            need = f"{self.total(policy) / _GIB:.2f} GiB" if policy in self.activations else "more"
+            return (
+                f"by estimate model.checkpointing: {policy} takes {need}, which does not fit {usable}; "
+                f"what fits: {', '.join(fitting)}"
+            )
+        least = list(self.activations)[-1]
+        need = f"{self.total(least) / _GIB:.2f}"
+        return f"by estimate no checkpointing policy fits {usable}: {least}, the least, takes {need}"
+
+    def describe(self, *, free: int | None, device: str, policy: str) -> str:
+        """Return the estimate in words.
+
+        Args:
+            free: Bytes that the process may fill; None where the device is not known.
             device: Its name.
             policy: The policy that is set.
         """
         kept = "  ".join(f"{name} {size / _GIB:.2f}" for name, size in self.activations.items())
         whole = "  ".join(f"{name} {self.total(name) / _GIB:.2f}" for name in self.activations)
-        fitting = self.fitting(free)
-        if fitting:
-            verdict = f"{fitting[0]} is the fastest that fits; what fits: {', '.join(fitting)}"
-        else:
-            verdict = "none fits; use smaller buckets, a smaller per_device_batch_size or more devices' memory"
+        verdict = "" if free is None else f"; {self._verdict(free)}"
         stored = self.stored
         spread = f", and {stored.gathered / _GIB:.2f} whole at a time of those that are spread" * (stored.gathered > 0)
         return "\n".join(
             (
-                "before the run, by shapes alone, GiB of one process:",
+                f"before the run, by shapes alone, in {str(self.dtype).removeprefix('torch.')}, GiB of one process:",
                 f"  tokens       {self.tokens:,} a clip; clips in one pass: {self.batch_size}",
                 f"  weights      {stored.frozen / _GIB:.2f} frozen{spread}",
                 f"  learning     {stored.learning / _GIB:.2f} weights, gradients, moments and copies, fp32",
                 f"  activations  {kept}",
                 f"  together     {whole}",
-                f"  device       {device}, {free / _GIB:.2f} free",
-                f"  checkpointing {policy} is set; {verdict}",
+                f"  device       {device}" + ("" if free is None else f", {free / _GIB:.2f} free"),
+                f"  checkpointing {policy} is set{verdict}",
             )
         )
+
+    def _verdict(self, free: int) -> str:
+        fitting = self.fitting(free)
+        if not fitting:
+            return "none fits"
+        return f"{fitting[0]} is the fastest that fits; what fits: {', '.join(fitting)}"
 
 
 def needs_of(model: WanVace, tokens: int, *, batch_size: int, device_type: str, upkeep: Upkeep = _NO_MORE) -> Needs:
@@ -82,4 +109,4 @@ def needs_of(model: WanVace, tokens: int, *, batch_size: int, device_type: str, 
         policy: estimate_bytes(model, policy, tokens=tokens, batch=batch_size, upkeep=upkeep) - stored.total
         for policy in policies
     }
-    return Needs(tokens, batch_size, stored, activations)
+    return Needs(tokens, batch_size, model.dtype, stored, activations)
