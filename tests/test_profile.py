@@ -242,6 +242,26 @@ def test_a_shipped_configuration_of_two_gpus_is_profiled_on_one_device_without_a
     assert re.search(r"checkpointing \w+ is set", shown)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            ["--config", "strategy_fsdp2.yaml"],
+            "the following arguments are required: model.pretrained, data.variant, data.global_batch_size; give a "
+            "whole configuration, such as --config structhuman.yaml, to which others may be added",
+        ),
+        (["--config", "structhuman.yaml", "--modle.dtype", "fp32"], "unrecognized arguments: --modle.dtype fp32"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_told_in_one_line(
+    given: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["profile", *given, "--bucket", "5x32x48"])
+    assert str(refused.value).splitlines()[0] == f"regen_train profile: {told}"
+    assert "usage" not in "".join(capsys.readouterr())
+
+
 def test_profile_asks_for_a_dataset_or_a_shape(tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text("model:\n  pretrained: random:tiny\ndata:\n")

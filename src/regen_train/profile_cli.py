@@ -1,6 +1,7 @@
 """``regen_train profile``: what a configuration needs and costs here, by ten steps of it that leave nothing behind."""
 
 import tempfile
+from argparse import ArgumentError
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,26 @@ regen_train fit --help shows all other options."""
 class ProfileCLI(TrainingCLI):
     """``fit`` for a few steps, with a look at its memory before and its time after."""
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Have mistakes raised: the usage that is printed otherwise names the commands of another program."""
+        return super().init_parser(exit_on_error=False, **kwargs)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what is profiled."""
         super().add_arguments_to_parser(parser)
         parser.add_argument("--bucket", type=str | None, default=None, help="shape of random clips, as 49x480x832")
         parser.add_argument("--steps", type=int, default=10, help="steps to measure; 0 for the memory alone")
         parser.add_argument("--free_gib", type=float | None, default=None, help="GiB free on a card that is not here")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Tell a mistake in one line."""
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            told = " ".join(str(error).replace("fit.", "").split())
+            if "arguments are required" in told:
+                told += "; give a whole configuration, such as --config structhuman.yaml, to which others may be added"
+            raise ValueError(told) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Take CPUs in place of GPUs that need not be there, where nothing is measured."""
