@@ -25,7 +25,8 @@ from regen_train.data import ShardDataModule
 from regen_train.export import export_checkpoint
 from regen_train.model import BlockOptions
 from regen_train.training import FullyShardedStrategy, OptimizerSpec, VaceModule, ZeroStrategy
-from regen_train.training.strategies import check_strategy, spread_of
+from regen_train.training.strategies import spread_of
+from regen_train.training.strategy_checks import check_strategy
 from regen_train.training_cli import TrainingCLI
 
 BATCH, STEPS, CLIP = 4, 3, 0.01

@@ -26,7 +26,7 @@ from regen_train.checkpoint_io import AtomicCheckpointIO, find_last_checkpoint, 
 from regen_train.data import ShardDataModule
 from regen_train.training import VaceModule
 from regen_train.training.faults import told_of_devices, told_of_memory
-from regen_train.training.strategies import check_run, check_strategy_name
+from regen_train.training.strategy_checks import check_run, check_strategy_name
 
 log = logging.getLogger(__name__)
 

@@ -111,7 +111,7 @@ class ShardDataModule(L.LightningDataModule):
         return self.val_dataloader()
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Copy a batch to the device, overlapped where it was pinned."""
+        """Copy a batch to the device; where it was pinned nothing waits for that but the step itself."""
         return batch.to(device, non_blocking=device.type == "cuda")
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import copy
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import lightning as L
 
@@ -12,7 +13,7 @@ from regen_train.model.block_options import Quantize
 from regen_train.model.checkpointing import Policy
 from regen_train.model.memory import USABLE_SHARE
 from regen_train.training import FullyShardedStrategy, VaceModule
-from regen_train.training.strategies import check_context_parallel, check_strategy
+from regen_train.training.strategy_checks import allows
 
 _GIB = 2**30
 _FEWER_BYTES: dict[Quantize, tuple[Quantize, ...]] = {
@@ -65,7 +66,7 @@ class _Run:
         present = self.module.blocks
         most = present.swap if self.workload.device_type == "cpu" else len(self.model.transformer.blocks)
         options = [replace(present, quantize=kind, swap=swap) for swap in range(present.swap, most + 1)]
-        allowed = [blocks for blocks in options if blocks != present and self._goes(blocks=blocks)]
+        allowed = [blocks for blocks in options if blocks != present and self._allows(blocks=blocks)]
         fit = self._first(range(len(allowed)), lambda number, policy: self._bytes(policy, blocks=allowed[number]))
         if fit is None:
             return None
@@ -78,7 +79,7 @@ class _Run:
         """Spread the weights over as many GPUs as there are, or else over more."""
         now = self.trainer.num_nodes * self.trainer.num_devices
         numbers = [now * more for more in (1, 2, 4, 8) if now * more > self.workload.upkeep.num_shards]
-        if not self._goes(spread=True):
+        if not allows(self.module, FullyShardedStrategy(), checkpointing="full"):
             return None
         fit = self._first(numbers, lambda number, policy: self._bytes(policy, shards=number))
         return None if fit is None else fit.described(f"--config strategy_fsdp2.yaml on {fit.number} GPUs")
@@ -87,7 +88,7 @@ class _Run:
         """Have as few neighbours as fit share a clip."""
         heads, now = self.model.transformer.config.num_attention_heads, self.module.context_parallel
         numbers = [number for number in (2, 4, 8) if number > now and heads % number == 0]
-        if not self._goes(together=2):
+        if not self._allows(context_parallel=2):
             return None
         fit = self._first(numbers, lambda number, policy: self._bytes(policy, together=number))
         if fit is None:
@@ -119,23 +120,5 @@ class _Run:
             tokens = -(-tokens * self.module.context_parallel // together)
         return estimate_bytes(model, policy, tokens=tokens, batch=self.workload.batch, upkeep=upkeep)
 
-    def _goes(self, *, blocks: BlockOptions | None = None, spread: bool = False, together: int = 0) -> bool:
-        """Whether the run's own checks would let this pass."""
-        module, lora = self.module, self.module.lora
-        strategy = FullyShardedStrategy() if spread else self.trainer.strategy
-        blocks, together = blocks or module.blocks, together or module.context_parallel
-        try:
-            check_context_parallel(together, lora)
-            check_strategy(
-                strategy,
-                optimizer=module.optimizer_spec.name,
-                context_parallel=together,
-                blocks=blocks,
-                lora=lora,
-                trainable=module.trainable,
-            )
-        except ImportError:  # it goes, once its package is installed
-            return True
-        except ValueError:
-            return False
-        return True
+    def _allows(self, **changes: Any) -> bool:
+        return allows(self.module, self.trainer.strategy, checkpointing="full", **changes)

@@ -5,12 +5,11 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import Strategy
 
-from regen_train.model import BlockOptions, Checkpointing
 from regen_train.model.checkpointing import POLICIES
 from regen_train.training.module import VaceModule
-from regen_train.training.strategies import FullyShardedStrategy, check_context_parallel, check_strategy
+from regen_train.training.strategies import FullyShardedStrategy
+from regen_train.training.strategy_checks import allows
 from regen_train.training.workload import largest_bucket, largest_tokens
 
 
@@ -61,41 +60,15 @@ def _remedies(trainer: L.Trainer, module: VaceModule) -> list[str]:
     strategy, blocks, wan = trainer.strategy, module.blocks, module.model
     policy = module.checkpointing if wan is None else wan.checkpointing
     sparing = POLICIES[POLICIES.index(policy) + 1 :] if policy in POLICIES else ()
-    allowed = [one for one in sparing if _goes(module, strategy, checkpointing=one)]
+    allowed = [one for one in sparing if allows(module, strategy, checkpointing=one)]
     remedies = [f"--model.checkpointing {' or '.join(allowed)}"] if allowed else []
-    if blocks.quantize == "none" and _goes(module, strategy, blocks=replace(blocks, quantize="int8")):
+    if blocks.quantize == "none" and allows(module, strategy, blocks=replace(blocks, quantize="int8")):
         remedies.append("--model.blocks.quantize int8")
     swap = min(blocks.swap + 8, len(wan.transformer.blocks) if wan is not None else blocks.swap + 8)
-    if swap > blocks.swap and _goes(module, strategy, blocks=replace(blocks, swap=swap)):
+    if swap > blocks.swap and allows(module, strategy, blocks=replace(blocks, swap=swap)):
         remedies.append(f"--model.blocks.swap {swap}")
-    if not isinstance(strategy, FullyShardedStrategy) and _goes(module, FullyShardedStrategy()):
+    if not isinstance(strategy, FullyShardedStrategy) and allows(module, FullyShardedStrategy()):
         remedies.append("--config strategy_fsdp2.yaml on several GPUs")
-    if module.context_parallel == 1 and _goes(module, strategy, context_parallel=2):
+    if module.context_parallel == 1 and allows(module, strategy, context_parallel=2):
         remedies.append("--config strategy_context_parallel.yaml on several GPUs")
     return remedies
-
-
-def _goes(
-    module: VaceModule,
-    strategy: Strategy,
-    *,
-    blocks: BlockOptions | None = None,
-    checkpointing: Checkpointing | None = None,
-    context_parallel: int | None = None,
-) -> bool:
-    """Tell whether a run's own checks would let it pass under a strategy, with other options where they are given."""
-    together = context_parallel or module.context_parallel
-    try:
-        check_context_parallel(together, module.lora)
-        check_strategy(
-            strategy,
-            optimizer=module.optimizer_spec.name,
-            context_parallel=together,
-            blocks=blocks or module.blocks,
-            lora=module.lora,
-            trainable=module.trainable,
-            checkpointing=checkpointing or module.checkpointing,
-        )
-    except ValueError:
-        return False
-    return True

@@ -20,7 +20,8 @@ from regen_train.training.objective import LossSpec, SampleLosses, sample_losses
 from regen_train.training.optimizer import OptimizerSpec
 from regen_train.training.progress import align_progress
 from regen_train.training.same_run import check_same_run
-from regen_train.training.strategies import check_context_parallel, check_run, hide_from_ddp, spread_of
+from regen_train.training.strategies import hide_from_ddp, spread_of
+from regen_train.training.strategy_checks import check_context_parallel, check_run
 from regen_train.training.workload import workload_of
 
 VALIDATION_SIGMAS = (0.1, 0.3, 0.5, 0.7, 0.9)
