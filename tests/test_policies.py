@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from regen_train.model import LoraSpec, WanVace, Workload, estimate_bytes, load_wan_vace
+from regen_train.model import BlockOptions, LoraSpec, WanVace, Workload, estimate_bytes, load_wan_vace
+from regen_train.model.blocks import check_blocks
 from regen_train.model.checkpointing import POLICIES, set_checkpointing
 from regen_train.model.live_memory import LiveMemory
-from regen_train.model.memory import USABLE_SHARE, choose_checkpointing, estimate_hidden_states
+from regen_train.model.memory import USABLE_SHARE, candidate_policies, choose_checkpointing, estimate_hidden_states
 from regen_train.schema import Bucket
 
 BUCKET = Bucket(5, 32, 48)
@@ -192,6 +193,18 @@ def test_auto_takes_the_fastest_that_fits(caplog):
     assert caplog.records[-1].levelno == logging.WARNING
     assert "none fits by estimate: use smaller buckets or a smaller per_device_batch_size" in caplog.messages[-1]
     assert choose_checkpointing(model, Workload(4096, 1, 1000, "cpu")) == "full", "a CPU has nowhere to offload to"
+
+
+def test_auto_never_takes_what_is_refused_of_compiled_and_swapped_blocks():
+    plain = ["none", "selective", "full", "offload"]
+    for blocks in (BlockOptions(), BlockOptions(compile=True), BlockOptions(swap=1)):
+        assert candidate_policies(blocks, "cuda") == plain
+    both = BlockOptions(compile=True, swap=1)
+    assert candidate_policies(both, "cuda") == ["none", "full", "offload"]
+    assert candidate_policies(both, "cpu") == ["none", "full"]
+    check_blocks(both, checkpointing="full")
+    with pytest.raises(ValueError, match="got selective"):
+        check_blocks(both, checkpointing="selective")
 
 
 def test_auto_without_a_workload_is_refused():

@@ -11,7 +11,6 @@ from regen_train.model import LoraSpec, Upkeep, estimate_bytes, load_wan_vace
 from regen_train.model.memory import ModelBytes, model_bytes
 from regen_train.model.outline import outline_wan_vace
 from regen_train.profiling import Needs, needs_of
-from regen_train.profiling.place import number_of
 from regen_train.schema import Bucket
 from regen_train.training.flops import training_flops
 
@@ -87,20 +86,13 @@ def test_the_fastest_policy_that_fits_is_named() -> None:
     assert unknown.endswith("  device       no GPU here\n  checkpointing full is set")
 
 
-def test_what_is_set_is_refused_where_it_does_not_fit() -> None:
+def test_how_much_is_lacking_is_told_where_nothing_fits() -> None:
     stored, activations = ModelBytes(frozen=10 * GIB, learning=0), {"none": 80 * GIB, "full": 20 * GIB}
     needs = Needs(100, 1, torch.float32, stored, activations)
-    for free, policy in ((100, "none"), (100, "auto"), (99, "full"), (99, "auto")):
-        assert needs.refusal(free=free * GIB, policy=policy) is None
-    assert "none takes 90.00 GiB, which does not fit 89.10 GiB, nine tenths of what is free; what fits: full" in str(
-        needs.refusal(free=99 * GIB, policy="none")
+    assert needs.shortage(99 * GIB) is None
+    assert needs.shortage(30 * GIB) == (
+        "by estimate no checkpointing policy fits 27.00 GiB, nine tenths of what is free: full, the least, takes 30.00"
     )
-    assert "offload takes more, which" in str(needs.refusal(free=99 * GIB, policy="offload"))
-    for policy in ("auto", "none"):
-        assert (
-            "no checkpointing policy fits 27.00 GiB, nine tenths of what is free: full, the least, takes 30.00"
-            in str(needs.refusal(free=30 * GIB, policy=policy))
-        )
 
 
 def _profiled(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
@@ -158,79 +150,6 @@ def test_what_cannot_be_profiled_is_told(quick_arguments: list[str], capsys: pyt
     assert "--free_gib 80" in shown
 
 
-@pytest.fixture
-def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever loads the model or begins to train fails."""
-    begins = [f"regen_train.{name}" for name in ("training.module.load_wan_vace", "profile_cli.write_random_dataset")]
-    begins.append("lightning.pytorch.strategies.launchers.subprocess_script._SubprocessScriptLauncher.launch")
-    for name in begins:
-        monkeypatch.setattr(name, lambda *given, **options: pytest.fail("it went on"))
-
-
-LARGE = ("--config", "structhuman_14b.yaml", "--model.pretrained", "random:14b", "--bucket", "49x480x832")
-
-
-@pytest.mark.usefixtures("no_weights")
-def test_a_large_configuration_is_estimated_where_there_is_no_gpu(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    main(["profile", *LARGE, "--steps", "0"])
-    shown = capsys.readouterr().out
-    assert "by shapes alone, in bfloat16, GiB of one process" in shown
-    assert "no GPU here; --free_gib 80" in shown
-    assert shown.endswith("checkpointing auto is set\n")
-    main(["profile", *LARGE, "--free_gib", "80"])
-    shown = capsys.readouterr().out
-    assert re.search(r"together +none 26\d\.\d\d  selective 7\d\.\d\d  full 5\d\.\d\d  offload 4\d\.\d\d", shown)
-    assert "a card that is not here, 80.00 free" in shown
-    assert "full is the fastest that fits; what fits: full, offload" in shown
-
-
-@pytest.mark.usefixtures("no_weights")
-def test_the_estimate_is_the_same_for_eight_processes_that_share_weights(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["profile", *LARGE, "--config", "strategy_fsdp2.yaml", "--free_gib", "80"])
-    shown = capsys.readouterr().out
-    assert re.search(r"weights +4\.0\d frozen, and [\d.]+ whole at a time", shown), "an eighth each"
-
-
-@pytest.mark.usefixtures("no_weights")
-def test_a_dataset_is_estimated_without_a_step(
-    quick_arguments: list[str], tiny_dataset: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main(["profile", *quick_arguments, "--steps", "0"])
-    shown = capsys.readouterr().out
-    assert "in float32" in shown
-    assert "  device       cpu, " in shown
-    assert "what fits: none, selective, full\n" in shown, "a CPU has nowhere to offload to"
-    main(["profile", *quick_arguments, "--free_gib", "1"])
-    assert "what fits: none, selective, full, offload\n" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("no_weights")
-def test_what_does_not_fit_is_refused_before_anything_is_loaded(
-    tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(SystemExit, match=r"no checkpointing policy fits 43\.20 GiB") as told:
-        main(["profile", *LARGE, "--free_gib", "48", "--model.checkpointing", "none"])
-    assert "what fits, in GiB: full with --model.blocks.swap" in str(told.value)
-    assert "; full with --config strategy_fsdp2.yaml on 8 GPUs: " in str(told.value)
-    assert "; smaller buckets\n" in str(told.value)
-    assert "none is set; none fits" in capsys.readouterr().out
-    monkeypatch.setattr("regen_train.profiling.place.free_bytes", lambda device, *, processes: 2**20)
-    given = ["--config", "structhuman.yaml", "--model.pretrained", str(tiny_model), "--bucket", "5x32x48"]
-    with pytest.raises(SystemExit, match=r"no checkpointing policy fits 0\.00 GiB"):
-        main(["profile", *given, "--trainer.devices", "1", "--trainer.accelerator", "cpu", "--steps", "2"])
-
-
-def test_devices_are_counted_as_the_trainer_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
-    assert [number_of(devices) for devices in (8, "8", [0, 2], "0,2", "3,")] == [8, 8, 2, 2, 1]
-    assert [number_of(devices) for devices in ("auto", -1, "-1")] == [4, 4, 4]
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    assert number_of("auto") == 1
-
-
 def test_a_shipped_configuration_of_two_gpus_is_profiled_on_one_device_without_a_dataset(
     tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,6 +170,10 @@ def test_a_shipped_configuration_of_two_gpus_is_profiled_on_one_device_without_a
             "whole configuration, such as --config structhuman.yaml, to which others may be added",
         ),
         (["--config", "structhuman.yaml", "--modle.dtype", "fp32"], "unrecognized arguments: --modle.dtype fp32"),
+        (
+            ["--config", "structhuman.yaml", "--modle", "at/outfit.yaml"],
+            "unrecognized arguments: --modle at/outfit.yaml",
+        ),
     ],
 )
 def test_a_command_line_that_cannot_be_read_is_told_in_one_line(

@@ -34,7 +34,7 @@ class Unfitting:
 
     def __init__(self, free_gib: float, *, strategy: Any = "auto", device_type: str = "cuda", **options: Any) -> None:
         quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
-        self.module = VaceModule("random:14b", **options)
+        self.module = VaceModule("random:14b", **({"checkpointing": "auto"} | options))
         self.trainer = L.Trainer(accelerator="cpu", devices=1, strategy=strategy, **quiet)
         self.model = self._with(self.module.blocks)
         self.workload = Workload(TOKENS, 1, int(free_gib * GIB), device_type, upkeep_of(self.trainer))
@@ -81,6 +81,14 @@ def test_offload_is_taken_where_nothing_else_would_do() -> None:
         "full with --config strategy_context_parallel.yaml --model.context_parallel 4, 4 GPUs a clip",
     ]
     assert Unfitting(1).remedies() == {}
+
+
+def test_a_policy_that_is_set_is_changed_along() -> None:
+    for policy in ("none", "selective"):
+        assert all(
+            "with --model.checkpointing full --" in how for how in Unfitting(20.5, checkpointing=policy).remedies()
+        )
+    assert "with --model.checkpointing" not in str(Unfitting(20.5, checkpointing="full").remedies())
 
 
 NAMES = ("--model.blocks.quantize", "--model.blocks.swap", "strategy_fsdp2", "strategy_context_parallel")

@@ -1,6 +1,7 @@
 """Whole runs under every strategy, on two processes as torchrun starts them: they learn what one process learns."""
 
 import os
+import sys
 from pathlib import Path
 
 import lightning as L
@@ -26,7 +27,7 @@ from regen_train.export import export_checkpoint
 from regen_train.model import BlockOptions
 from regen_train.training import FullyShardedStrategy, OptimizerSpec, VaceModule, ZeroStrategy
 from regen_train.training.strategies import spread_of
-from regen_train.training.strategy_checks import check_strategy
+from regen_train.training.strategy_checks import allows, check_strategy
 from regen_train.training_cli import TrainingCLI
 
 BATCH, STEPS, CLIP = 4, 3, 0.01
@@ -168,6 +169,18 @@ def test_spread_weights_take_what_needs_no_whole_ones() -> None:
 def test_what_does_not_go_with_a_strategy_is_refused(strategy: Strategy, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_strategy(strategy, **{**PLAIN, **options})
+
+
+def test_a_package_that_is_missing_hides_nothing_that_no_package_mends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    blocks, zero = BlockOptions(quantize="nf4"), of_deepspeed(ZeroStrategy, 2)
+    with pytest.raises(ValueError, match=r"muon needs whole matrices.*\n.*is not made for ZeRO"):
+        check_strategy(zero, optimizer="muon", context_parallel=1, blocks=blocks)
+    with pytest.raises(ImportError, match="nf4 needs bitsandbytes"):
+        check_strategy(SingleDeviceStrategy(), **{**PLAIN, "blocks": blocks})
+    module = VaceModule("random:tiny")
+    assert not allows(module, zero, blocks=blocks)
+    assert allows(module, SingleDeviceStrategy(), blocks=blocks)
 
 
 @pytest.mark.parametrize(

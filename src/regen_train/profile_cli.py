@@ -1,5 +1,6 @@
 """``regen_train profile``: what a configuration needs and costs here, by ten steps of it that leave nothing behind."""
 
+import re
 import tempfile
 from argparse import ArgumentError
 from itertools import pairwise
@@ -17,7 +18,7 @@ from regen_train.data import ShardDataModule
 from regen_train.model import WanVace, Workload
 from regen_train.model.outline import outline_wan_vace
 from regen_train.profiling import StepBreakdown, needs_of, remedies_of, write_random_dataset
-from regen_train.profiling.place import number_of, place_of
+from regen_train.profiling.room import number_of, room_of
 from regen_train.schema import Bucket
 from regen_train.training import VaceModule
 from regen_train.training.dataset_check import vae_sha256
@@ -25,16 +26,17 @@ from regen_train.training.workload import largest_tokens, tokens_of, upkeep_of
 from regen_train.training_cli import TrainingCLI
 
 _WARMUP = 2
+_SUBCOMMAND = re.compile(r"(?<![\w/.])fit\.(?=(?:model|data|trainer|checkpoint|ema|preview|steps|bucket|free_gib)\b)")
 _HELP = f"""usage: regen_train profile --config CONFIG (--bucket FxHxW | --data.path X) [--steps N] [any option of fit]
 
-Prints the memory that training needs by its shapes and which checkpointing policy fits; where none does, says what
-would and stops. Then trains for {_WARMUP} steps to warm up and N more (10), and prints where their time went. Leaves no
-files behind.
+Prints the memory that training needs by its shapes and which checkpointing policy fits. Where none does, it says what
+would and stops, unless model.checkpointing names one to be tried all the same. Then trains for {_WARMUP} steps to warm
+up and N more (10), and prints where their time went. Leaves no files behind. With --steps 0, --trainer.devices names
+GPUs that need not be here.
 
   --bucket 49x480x832   random latents of this shape in place of the dataset data.path
   --steps 10            steps to measure; 0 prints the memory and stops: no weights are loaded, and no GPU need be there
-  --free_gib 80         GiB free on a card that is not here, in place of this device's; goes with --steps 0, and without
-                        --steps stands for it
+  --free_gib 80         GiB free on a card that is not here, in place of this device's; implies --steps 0
 
 One GPU for a configuration of two, without a dataset:
   regen_train profile --config structhuman.yaml --bucket 49x480x832 --trainer.devices 1
@@ -64,7 +66,7 @@ class ProfileCLI(TrainingCLI):
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
-            told = " ".join(str(error).replace("fit.", "").split())
+            told = " ".join(_SUBCOMMAND.sub("", str(error)).split())
             if "arguments are required" in told:
                 told += "; give a whole configuration, such as --config structhuman.yaml, to which others may be added"
             raise ValueError(told) from error
@@ -72,8 +74,9 @@ class ProfileCLI(TrainingCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Take CPUs in place of GPUs that need not be there, where nothing is measured."""
         if not self.config_init["fit"]["steps"]:
-            devices = self._get(self.config_init, "trainer")["devices"]
-            kwargs |= {"accelerator": "cpu", "devices": number_of(devices)}
+            asked = self._get(self.config_init, "trainer")
+            devices = number_of(asked["devices"], accelerator=asked["accelerator"])
+            kwargs |= {"accelerator": "cpu", "devices": devices}
         return super().instantiate_trainer(**kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -120,10 +123,10 @@ class ProfileCLI(TrainingCLI):
         """Print what a process needs.
 
         Raises:
-            ValueError: What is set does not fit; says what would.
+            ValueError: No policy fits; says what would.
         """
         config, module, data = self.config_init["fit"], self.model, self.datamodule
-        place = place_of(
+        room = room_of(
             self.trainer,
             accelerator=config["trainer"]["accelerator"],
             joins=config["steps"] > 0,
@@ -133,21 +136,22 @@ class ProfileCLI(TrainingCLI):
             outline,
             tokens,
             batch_size=data.per_device_batch_size,
-            device_type=place.type,
+            device_type=room.type,
             upkeep=upkeep_of(self.trainer),
         )
-        _print(needs.describe(free=place.free, device=place.name, policy=module.checkpointing))
+        _print(needs.describe(free=room.free, device=room.name, policy=module.checkpointing))
         if module.blocks.compile:
             _print("  compile      what the compiler fuses is not kept, so activations are at most these")
-        refusal = None if place.free is None else needs.refusal(free=place.free, policy=module.checkpointing)
-        if refusal is None or place.free is None:
+        shortage = None if room.free is None else needs.shortage(room.free)
+        if shortage is None or room.free is None:
             return
-        if not needs.fitting(place.free):
-            workload = Workload(tokens, needs.batch_size, place.free, place.type, upkeep_of(self.trainer))
-            remedies = remedies_of(outline, workload, trainer=self.trainer, module=module)
-            smaller = "smaller buckets" + " or a smaller data.per_device_batch_size" * (needs.batch_size > 1)
-            refusal += f"; what fits, in GiB: {'; '.join([*remedies, smaller])}"
-        raise ValueError(refusal)
+        workload = Workload(tokens, needs.batch_size, room.free, room.type, upkeep_of(self.trainer))
+        remedies = remedies_of(outline, workload, trainer=self.trainer, module=module)
+        smaller = "smaller buckets" + " or a smaller data.per_device_batch_size" * (needs.batch_size > 1)
+        shortage += f"; what fits, in GiB: {'; '.join([*remedies, smaller])}"
+        if not config["steps"] or (module.checkpointing == "auto" and not module.blocks.compile):
+            raise ValueError(shortage)
+        _print(f"  tried all the same, as it is set: {shortage}")
 
     def after_fit(self) -> None:
         """Print where the time went."""

@@ -133,12 +133,12 @@ class TrainingCLI(LightningCLI):
             refuse_other_run(Path(self.trainer.default_root_dir), continued_from=config.get("ckpt_path"))
 
     def before_validate(self) -> None:
-        """Do as `before_fit`."""
+        """Refuse what does not go with the strategy; find the newest whole checkpoint."""
         check_run(self.trainer, self.model)
         self._resolve_last("validate", required=True)
 
     def before_test(self) -> None:
-        """Do as `before_fit`."""
+        """Refuse what does not go with the strategy; find the newest whole checkpoint."""
         check_run(self.trainer, self.model)
         self._resolve_last("test", required=True)
 

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from regen_train.model.checkpointing import Policy, keeps
 
 AUTO = "auto"
-_PYTORCHS = "native"
+_DEFAULT = "native"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def set_attention(transformer: Any, name: str, *, dtype: torch.dtype, checkpoint
     from diffusers.utils.constants import DIFFUSERS_ATTN_BACKEND
 
     named = name != AUTO
-    if not named and (DIFFUSERS_ATTN_BACKEND == _PYTORCHS or checkpointing != "selective"):
+    if not named and (DIFFUSERS_ATTN_BACKEND == _DEFAULT or checkpointing != "selective"):
         return
     name = name if named else DIFFUSERS_ATTN_BACKEND
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

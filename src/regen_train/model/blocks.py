@@ -42,7 +42,9 @@ def check_blocks(
         if trainable == "all":
             faults.append(f"{name} is for frozen weights, and trainable: all leaves none")
         if fully_sharded:
-            faults.append(f"{name} needs whole weights, which FSDP2 spreads; leave it out or take strategy ddp")
+            faults.append(
+                f"{name} needs whole weights, which FSDP2 spreads; leave it out or take --trainer.strategy ddp"
+            )
     if options.quantize != "none" and lora is not None and lora.use_dora:
         faults.append(
             f"lora.use_dora learns from the base's own weights, and blocks.quantize: {options.quantize} "

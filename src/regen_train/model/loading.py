@@ -54,7 +54,7 @@ def load_wan_vace(
             CPU memory meanwhile; ``auto`` = the fastest that fits ``workload``.
         workload: The largest step to come; ``auto`` needs it.
         attention: Kernel of attention by diffusers' name, such as ``_native_flash`` or ``flash``; ``auto`` leaves it
-            to PyTorch.
+            to PyTorch, or to what the environment names in ``DIFFUSERS_ATTN_BACKEND``.
         blocks: Whether the transformer's blocks are compiled, quantized or swapped.
         seed: Of the factors' start and of random weights.
         spread: How processes share the model; by default each has its own.

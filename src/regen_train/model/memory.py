@@ -8,6 +8,7 @@ import psutil
 import torch
 from torch import nn
 
+from regen_train.model.block_options import BlockOptions
 from regen_train.model.checkpointing import POLICIES, Policy
 from regen_train.model.quantizing import frozen_bytes, frozen_linears
 from regen_train.model.sharding import full_shape
@@ -183,13 +184,26 @@ def estimate_hidden_states(model: WanVace, policy: Policy) -> float:
     return (num_main + num_vace) * _KEPT_INSTEAD[policy] + again + around
 
 
+def candidate_policies(blocks: BlockOptions, device_type: str) -> list[Policy]:
+    """Return the policies that may be chosen, the fastest first.
+
+    On a CPU ``offload`` would keep the same bytes in the same memory. ``selective`` is refused where swapped blocks are
+    compiled.
+
+    Args:
+        blocks: What is done to the blocks.
+        device_type: Where they compute.
+    """
+    left_out = {"offload": device_type == "cpu", "selective": blocks.compile and blocks.swap > 0}
+    return [policy for policy in POLICIES if not left_out.get(policy, False)]
+
+
 def choose_checkpointing(model: WanVace, workload: Workload) -> Policy:
     """Choose the fastest policy that fits by estimate, and log the choice with the estimates.
 
-    Recomputing costs time and copying costs more, so the order is none, selective, full, offload. On a CPU ``offload``
-    would keep the same bytes in the same memory and is left out.
+    Recomputing costs time and copying costs more, so the order is none, selective, full, offload.
     """
-    candidates = [policy for policy in POLICIES if policy != "offload" or workload.device_type != "cpu"]
+    candidates = candidate_policies(model.block_options, workload.device_type)
     needs = {
         policy: estimate_bytes(model, policy, tokens=workload.tokens, batch=workload.batch, upkeep=workload.upkeep)
         for policy in candidates

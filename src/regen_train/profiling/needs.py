@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from regen_train.model import Checkpointing, Upkeep, WanVace, estimate_bytes
-from regen_train.model.checkpointing import POLICIES, Policy
-from regen_train.model.memory import USABLE_SHARE, ModelBytes, model_bytes
+from regen_train.model import Upkeep, WanVace, estimate_bytes
+from regen_train.model.checkpointing import Policy
+from regen_train.model.memory import USABLE_SHARE, ModelBytes, candidate_policies, model_bytes
 
 _GIB = 2**30
 _NO_MORE = Upkeep()
@@ -39,23 +39,11 @@ class Needs:
         """Return the policies that fit into so many bytes, the fastest first; a tenth is left to what nobody counts."""
         return [policy for policy in self.activations if self.total(policy) <= USABLE_SHARE * free]
 
-    def refusal(self, *, free: int, policy: Checkpointing) -> str | None:
-        """Return why what is set would run out of memory, None if it fits.
-
-        Args:
-            free: Bytes that the process may fill.
-            policy: The policy that is set; ``auto`` takes any that fits.
-        """
-        fitting = self.fitting(free)
-        if policy in fitting or (policy == "auto" and fitting):
+    def shortage(self, free: int) -> str | None:
+        """Return how much is lacking where no policy fits into so many bytes, None where one does."""
+        if self.fitting(free):
             return None
         usable = f"{USABLE_SHARE * free / _GIB:.2f} GiB, nine tenths of what is free"
-        if policy != "auto" and fitting:
-            need = f"{self.total(policy) / _GIB:.2f} GiB" if policy in self.activations else "more"
-            return (
-                f"by estimate model.checkpointing: {policy} takes {need}, which does not fit {usable}; "
-                f"what fits: {', '.join(fitting)}"
-            )
         least = list(self.activations)[-1]
         need = f"{self.total(least) / _GIB:.2f}"
         return f"by estimate no checkpointing policy fits {usable}: {least}, the least, takes {need}"
@@ -104,7 +92,7 @@ def needs_of(model: WanVace, tokens: int, *, batch_size: int, device_type: str, 
         upkeep: What is kept of what learns.
     """
     stored = model_bytes(model, upkeep=upkeep)
-    policies = [policy for policy in POLICIES if policy != "offload" or device_type != "cpu"]
+    policies = candidate_policies(model.block_options, device_type)
     activations = {
         policy: estimate_bytes(model, policy, tokens=tokens, batch=batch_size, upkeep=upkeep) - stored.total
         for policy in policies

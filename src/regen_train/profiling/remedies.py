@@ -32,9 +32,6 @@ class _Fit:
     policy: Policy
     size: int
 
-    def described(self, how: str) -> str:
-        return f"{self.policy} with {how}: {self.size / _GIB:.1f}"
-
 
 def remedies_of(model: WanVace, workload: Workload, *, trainer: L.Trainer, module: VaceModule) -> list[str]:
     """Return what would fit, in words with GiB: only what goes with the configuration, of each the least change.
@@ -73,7 +70,7 @@ class _Run:
         blocks = allowed[fit.number]
         changes = [f"--model.blocks.quantize {kind}"] * (kind != present.quantize)
         changes += [f"--model.blocks.swap {blocks.swap}"] * (blocks.swap != present.swap)
-        return fit.described(" ".join(changes))
+        return self._described(fit, " ".join(changes))
 
     def by_fsdp2(self) -> str | None:
         """Spread the weights over as many GPUs as there are, or else over more."""
@@ -82,7 +79,7 @@ class _Run:
         if not allows(self.module, FullyShardedStrategy(), checkpointing="full"):
             return None
         fit = self._first(numbers, lambda number, policy: self._bytes(policy, shards=number))
-        return None if fit is None else fit.described(f"--config strategy_fsdp2.yaml on {fit.number} GPUs")
+        return None if fit is None else self._described(fit, f"--config strategy_fsdp2.yaml on {fit.number} GPUs")
 
     def by_context_parallel(self) -> str | None:
         """Have as few neighbours as fit share a clip."""
@@ -94,7 +91,11 @@ class _Run:
         if fit is None:
             return None
         more = f" --model.context_parallel {fit.number}" * (fit.number != 2)
-        return fit.described(f"--config strategy_context_parallel.yaml{more}, {fit.number} GPUs a clip")
+        return self._described(fit, f"--config strategy_context_parallel.yaml{more}, {fit.number} GPUs a clip")
+
+    def _described(self, fit: _Fit, how: str) -> str:
+        added = f"--model.checkpointing {fit.policy} " * (self.module.checkpointing not in ("auto", fit.policy))
+        return f"{fit.policy} with {added}{how}: {fit.size / _GIB:.1f}"
 
     def _first(self, numbers: Sequence[int], need: Callable[[int, Policy], int]) -> _Fit | None:
         """Return the first number that fits, each needing less than those before; offload where nothing else does."""

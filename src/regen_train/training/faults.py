@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from regen_train.model.checkpointing import POLICIES
+from regen_train.model.checkpointing import POLICIES, Checkpointing
 from regen_train.training.module import VaceModule
 from regen_train.training.strategies import FullyShardedStrategy
 from regen_train.training.strategy_checks import allows
@@ -45,7 +45,7 @@ def told_of_memory(error: torch.OutOfMemoryError, trainer: L.Trainer, module: Va
     data: Any = vars(trainer)["datamodule"]
     policy = module.checkpointing if module.model is None else module.model.checkpointing
     batch = data.per_device_batch_size
-    remedies = _remedies(trainer, module)
+    remedies = _remedies(trainer, module, policy)
     remedies.append("or " * bool(remedies) + "smaller buckets")
     remedies[-1] += f" or a smaller data.per_device_batch_size than {batch}" * (batch > 1)
     return MemoryError(
@@ -55,10 +55,9 @@ def told_of_memory(error: torch.OutOfMemoryError, trainer: L.Trainer, module: Va
     )
 
 
-def _remedies(trainer: L.Trainer, module: VaceModule) -> list[str]:
+def _remedies(trainer: L.Trainer, module: VaceModule, policy: Checkpointing) -> list[str]:
     """Return what takes less memory, is not in use, and goes with all that is."""
     strategy, blocks, wan = trainer.strategy, module.blocks, module.model
-    policy = module.checkpointing if wan is None else wan.checkpointing
     sparing = POLICIES[POLICIES.index(policy) + 1 :] if policy in POLICIES else ()
     allowed = [one for one in sparing if allows(module, strategy, checkpointing=one)]
     remedies = [f"--model.checkpointing {' or '.join(allowed)}"] if allowed else []

@@ -43,7 +43,8 @@ class VaceModule(L.LightningModule):
             ``selective`` = all but attention; ``full`` = every block; ``offload`` = ``full``, with the blocks' inputs
             in CPU memory meanwhile; ``auto`` = the fastest of them that fits the memory there is.
         attention: Kernel of attention by the name of diffusers' dispatcher: ``native``, ``_native_flash``,
-            ``_native_cudnn``, ``flash``, ``_flash_3`` and so on; ``auto`` leaves it to PyTorch.
+            ``_native_cudnn``, ``flash``, ``_flash_3`` and so on; ``auto`` leaves it to PyTorch, or to
+            what the environment names in ``DIFFUSERS_ATTN_BACKEND``.
         blocks: Whether the blocks are compiled, quantized or swapped.
         context_parallel: Processes that compute each clip together, a share of its tokens each: for clips too long for
             one GPU. Works under DDP and FSDP2; must divide the number of processes and the model's attention heads.

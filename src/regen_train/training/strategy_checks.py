@@ -54,6 +54,13 @@ def allows(
     """Tell whether a run would be let pass under a strategy, with other options where they are given.
 
     A quantization whose package is not installed passes: it can be.
+
+    Args:
+        module: The `VaceModule` of the run.
+        strategy: To run under.
+        blocks: In place of the module's.
+        checkpointing: In place of the module's.
+        context_parallel: In place of the module's.
     """
     together = context_parallel or module.context_parallel
     try:
@@ -128,6 +135,9 @@ def check_strategy(
         )
     except ValueError as error:
         faults.append(f"model: {error}")
+    except ImportError:
+        if not faults:  # what no package mends comes first
+            raise
     if faults:
         raise ValueError("\n".join(faults))
 
@@ -166,6 +176,10 @@ def _in_place_of(strategy: Strategy) -> str:
 
 def check_context_parallel(context_parallel: int, lora: LoraSpec | None) -> None:
     """Refuse what does not go together.
+
+    Args:
+        context_parallel: How many neighbours compute each clip together.
+        lora: What learns; None if it is not a LoRA.
 
     Raises:
         ValueError: No number of processes, or a LoRA with dropout, which the processes of a clip would draw each anew.

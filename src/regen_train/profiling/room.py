@@ -12,8 +12,8 @@ _GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a process computes.
+class Room:
+    """Where a process computes, and how much room it has there.
 
     Args:
         type: ``cuda``, ``cpu`` or another of PyTorch's.
@@ -26,7 +26,7 @@ class Place:
     free: int | None
 
 
-def place_of(trainer: L.Trainer, *, accelerator: Any, joins: bool, free_gib: float | None) -> Place:
+def room_of(trainer: L.Trainer, *, accelerator: Any, joins: bool, free_gib: float | None) -> Room:
     """Return where a configuration computes.
 
     Args:
@@ -36,21 +36,28 @@ def place_of(trainer: L.Trainer, *, accelerator: Any, joins: bool, free_gib: flo
         free_gib: What is free on a card that is not here, which counts in place of all that is.
     """
     if free_gib is not None:
-        return Place("cuda", "a card that is not here", int(free_gib * _GIB))
+        return Room("cuda", "a card that is not here", int(free_gib * _GIB))
     device = trainer.strategy.root_device
     if not joins and accelerator != "cpu":
         if torch.cuda.is_available():
             device = torch.device("cuda")
         elif accelerator != "auto":
-            return Place("cuda", "no GPU here; --free_gib 80 asks about a card with so many GiB free", None)
-    return Place(device.type, str(device), free_bytes(device, processes=trainer.num_devices))
+            return Room("cuda", "no GPU here; --free_gib 80 asks about a card with so many GiB free", None)
+    return Room(device.type, str(device), free_bytes(device, processes=trainer.num_devices))
 
 
-def number_of(devices: Any) -> int:
-    """Return how many processes of a machine ``trainer.devices`` names; for all of them the GPUs here, or one."""
+def number_of(devices: Any, *, accelerator: Any) -> int:
+    """Return how many processes of a machine ``trainer.devices`` names; for all of its devices the GPUs here, or one.
+
+    Args:
+        devices: The trainer's.
+        accelerator: The trainer's.
+    """
     if isinstance(devices, list):
         return len(devices)
     named = [device for device in str(devices).split(",") if device.strip()]
     if "," in str(devices):
         return len(named)
-    return int(devices) if named[0].isdecimal() and int(devices) else max(torch.cuda.device_count(), 1)
+    if str(devices).isdecimal() and int(devices):
+        return int(devices)
+    return 1 if accelerator == "cpu" else max(torch.cuda.device_count(), 1)
