@@ -1,5 +1,9 @@
 """What the meter says of steps that several processes shared, and of memory that was given back."""
 
+import inspect
+import subprocess
+import sys
+
 import lightning as L
 import psutil
 import pytest
@@ -40,6 +44,15 @@ def test_what_neighbours_compute_together_counts_once(monkeypatch: pytest.Monkey
     assert measures.samples_per_second == pytest.approx(3 * 12 / 6)
     assert measures.seconds_per_step == pytest.approx(2)
     assert (measures.data_wait_seconds, measures.data_wait_share) == pytest.approx((0.5, 0.25))
+
+
+def test_a_process_answers_for_its_own_memory_alone() -> None:
+    held = torch.ones(400 * 2**20, dtype=torch.uint8)
+    source = inspect.getsource(peak_memory_gib)
+    script = f"import resource, sys\nfrom pathlib import Path\nclass torch: device = object\n{source}\n"
+    script += "class cpu: type = 'cpu'\nprint(peak_memory_gib(cpu))"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert float(told) < 0.2 < held.nbytes / 2**30
 
 
 def test_the_peak_of_memory_stays_when_memory_is_given_back() -> None:

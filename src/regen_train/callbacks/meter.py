@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -174,5 +175,8 @@ def peak_memory_gib(device: torch.device) -> float:
     """Return the most memory since the process began, in GiB: allocated on its GPU, or on a CPU resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    unit = 1 if sys.platform == "darwin" else 2**10  # bytes on a Mac, KiB on Linux
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, whose ru_maxrss begins with that of the process that started this one
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes on a Mac
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
