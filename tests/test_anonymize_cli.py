@@ -12,6 +12,7 @@ from regen_train.anonymize.origin import origin_of
 from regen_train.anonymize_cli import parse_arguments
 from regen_train.cli import main
 from regen_train.data import ShardDataModule
+from regen_train.model.block_swap import BlockSwap
 from regen_train.sampling import FAST
 from regen_train.schema import Bucket
 from regen_train.toy.world import WorldFiles
@@ -46,11 +47,14 @@ def test_the_command_anonymizes_and_says_what_it_covered(clip, tiny_model, tmp_p
     assert (probe_video(output).height, probe_video(output).width) == (66, 90)
 
 
-def test_a_model_too_large_for_a_gpu_is_rounded_and_swapped(clip, tiny_model, tmp_path, capsys):
+def test_a_model_too_large_for_a_gpu_is_rounded_and_swapped(clip, tiny_model, tmp_path, capsys, monkeypatch):
     more = ("--pretrained", str(tiny_model), "--blocks.quantize", "int8", "--blocks.swap", "3", "--size", "[48,64]")
     more = (*more, "--fps", "8", "--num_frames", "9", "--guard.when_absent", "accept")
+    copies, fill = [], BlockSwap._fill
+    monkeypatch.setattr(BlockSwap, "_fill", lambda *given: copies.append(given) or fill(*given))
     main(command(clip, tmp_path / "out.mp4", *more, "--sampling.num_inference_steps", "3"))
     assert re.search(r"note: the model is rounded: int8, .* the velocity moves by \d", capsys.readouterr().out)
+    assert copies
     assert probe_video(tmp_path / "out.mp4").num_frames == 9
 
 

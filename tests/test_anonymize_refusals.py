@@ -132,6 +132,16 @@ def test_what_does_not_go_with_the_blocks_is_told_at_once(clip, tmp_path):
             anonymize_video(replace(asked, sampling=SamplingSettings(cache=StepCache("attention"))))
 
 
+def test_a_dora_on_a_rounded_base_is_told_at_once(clip, tmp_path, tiny_model, monkeypatch):
+    lora = write_lora(tiny_model, tmp_path / "lora.safetensors")
+    monkeypatch.setattr(
+        "regen_train.anonymize.video.load_adapter", lambda path: replace(load_adapter(path), use_dora=True)
+    )
+    asked = ask(clip, tmp_path / "out.mp4", NO_MODEL, lora=str(lora), blocks=BlockOptions(quantize="int8"))
+    with pytest.raises(ValueError, match=r"use_dora learns from the base's own weights, and blocks\.quantize: int8"):
+        anonymize_video(asked)
+
+
 def test_clips_that_are_too_short_or_slow_are_refused(clip, tiny_model, tmp_path):
     for window, message in (
         ({"num_frames": 13}, r"gives 9 frames at 8 fps within its signals, needs 13; --min_frames 9 takes it so short"),

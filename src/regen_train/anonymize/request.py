@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 
 from regen_train.anonymize.options import AnonymizeOptions, VideoOptions
-from regen_train.model.blocks import check_blocks
 from regen_train.preparation.extract import FILES
 from regen_train.sampling import check_cache
 from regen_train.signals import meta as metas
@@ -25,8 +24,7 @@ def check_request(options: AnonymizeOptions) -> None:
     Raises:
         FileNotFoundError: The input or some of its signals are missing; says how to make them.
         ValueError: The output cannot be written or is one of the files that are read, text is to be hidden that nothing
-            finds, or an option of the model does not go with another.
-        ImportError: A quantization needs a package that is not installed.
+            finds, or attention is to be predicted within compiled blocks.
     """
     video = options.video
     faults = _output_faults(video.input, video.output, video.signals)
@@ -39,7 +37,6 @@ def check_request(options: AnonymizeOptions) -> None:
     faults = faults or _writing_faults(video.output)
     if faults:
         raise ValueError("; ".join(faults))
-    check_blocks(options.model.blocks)
     check_cache(options.sampling.cache, options.model.blocks)
     if not video.input.is_file():
         raise FileNotFoundError(f"there is no input at {video.input}")

@@ -18,6 +18,8 @@ from regen_train.anonymize.size import Border, border_of, restore_size
 from regen_train.anonymize.window import PassedWindow, take_window
 from regen_train.encoders import WanEncoders, load_encoders
 from regen_train.guard import GuardReport
+from regen_train.model import LoraSpec
+from regen_train.model.blocks import check_blocks
 from regen_train.preparation import DatasetSettings
 from regen_train.preparation.command_line import pick_device
 from regen_train.preparation.probe import Probed, ProbeStage, fit_video
@@ -80,11 +82,13 @@ def anonymize_video(options: AnonymizeOptions, *, progress: Progress | None = No
         FileNotFoundError: The input, its signals, the model or the LoRA are missing.
         GateRefusedError: The gate does not let the window pass.
         ValueError: Anything else that cannot be done; says what, where and what would do.
+        ImportError: A quantization needs a package that is not installed.
     """
     check_request(options)
     video, model = options.video, options.model
     adapter = None if model.lora is None else load_adapter(model.lora)
     check_variant(adapter, video.variant)
+    check_blocks(model.blocks, lora=None if adapter is None else LoraSpec(use_dora=adapter.use_dora))
     if video.caption is None:
         log.warning(_OWN_CAPTION)
     video_info = fit_video(video.input, options.probe)

@@ -18,8 +18,12 @@ _SELF_ATTENTION = [r"(?:vace_)?blocks\.\d+\.attn1"]
 def check_cache(cache: StepCache, blocks: BlockOptions) -> None:
     """Refuse to predict what lies within compiled blocks, which the hooks cannot reach.
 
+    Args:
+        cache: What is to be predicted.
+        blocks: What is done to the blocks.
+
     Raises:
-        ValueError: So it is.
+        ValueError: It is a part of compiled blocks; says what can be predicted.
     """
     if cache.part == "attention" and blocks.compile:
         raise ValueError(

@@ -58,7 +58,8 @@ def generate(
         The clips' latents in fp32 on the model's device, without reference frame.
 
     Raises:
-        ValueError: Guidance without a negative prompt, or noise of another shape.
+        ValueError: Guidance without a negative prompt, noise of another shape, or attention that is to be predicted
+            within compiled blocks.
     """
     if settings.guidance_scale > 1 and negative_prompt_embeds is None:
         raise ValueError(
