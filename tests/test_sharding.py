@@ -87,8 +87,8 @@ def load_frugally() -> None:
     own = sum(own_part(p.detach()).nbytes for p in parameters)
     assert own <= 0.51 * total
     assert memory.now >= own, "else nothing was counted"
-    # besides its own parts a process has a few whole tensors at a time, the more the later they are collected
-    assert memory.peak < 0.9 * total, f"peak {memory.peak:,}, own {own:,}, total {total:,}"
+    # besides its own parts a process has rotary tables, and one whole tensor at a time
+    assert memory.peak < 0.7 * total, f"peak {memory.peak:,}, own {own:,}, total {total:,}"
 
 
 def step_as_estimated() -> None:
@@ -163,7 +163,11 @@ def test_computes_learns_and_saves_as_one_process(
 @pytest.mark.parametrize(
     ("blocks", "spread", "message"),
     [
-        (BlockOptions(swap=2), "weights", "blocks.swap: 2 needs whole weights, which FSDP2 spreads; .* strategy ddp"),
+        (
+            BlockOptions(swap=2),
+            "weights",
+            "blocks.swap: 2 needs whole weights, which FSDP2 spreads; .* --trainer.strategy ddp",
+        ),
         (BlockOptions(quantize="int8"), "weights", "blocks.quantize: int8 needs whole weights, which FSDP2 spreads"),
         (BlockOptions(compile=True), "tokens", "not made for context_parallel.* blocks.compile: false or context_para"),
     ],

@@ -1,12 +1,12 @@
 """Bytes of tensors that are alive, counted where no allocator counts them: on a CPU."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
 
@@ -29,19 +29,16 @@ class LiveMemory(TorchDispatchMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run an operator and count what it made."""
-        for leaf in tree_leaves((args, kwargs)):
-            if isinstance(leaf, Tensor):
-                self._known.add(leaf.untyped_storage()._cdata)  # a view of it is nothing new
+        for storage in _storages((args, kwargs)):
+            self._note(storage, 0)  # a view of it is nothing new
         out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self._count(leaf.untyped_storage())
+        for storage in _storages(out):
+            self._note(storage, storage.nbytes())
         return out
 
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata in self._known or storage.device.type == "meta":
+    def _note(self, storage: torch.UntypedStorage, size: int) -> None:
+        if storage._cdata in self._known:
             return
-        size = storage.nbytes()
         self._known.add(storage._cdata)
         self.now += size
         self.peak = max(self.peak, self.now)
@@ -50,3 +47,16 @@ class LiveMemory(TorchDispatchMode):
     def _forget(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.now -= size
+
+
+def _storages(values: Any) -> Iterator[torch.UntypedStorage]:
+    """Yield what holds numbers: of a DTensor, or another wrapper, whose own storage is a mere size, what is inside."""
+    for leaf in tree_leaves(values):
+        if not isinstance(leaf, Tensor):
+            continue
+        wrapper: Any = leaf
+        if is_traceable_wrapper_subclass(wrapper):
+            names, _ = wrapper.__tensor_flatten__()
+            yield from _storages([getattr(wrapper, name) for name in names])
+        elif leaf.untyped_storage().device.type != "meta":
+            yield leaf.untyped_storage()
