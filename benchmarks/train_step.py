@@ -22,8 +22,10 @@ with 1 where online's 3.6 times ours have fallen by a third, or bare's 1.75 by h
 import argparse
 import statistics
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from train_step_clip import draw_clip, encode_clip, redraw
@@ -68,6 +70,34 @@ def load_ours(options: argparse.Namespace, tokens: int, blocks: BlockOptions) ->
     return model.train().to(device)
 
 
+def load_all(options: argparse.Namespace, tokens: int) -> tuple[dict[str, WanVace], Any, list[WanVace]]:
+    """Load ours by name, diffusers' transformer, and ours in fp32 where it is asked for, all with the same weights."""
+    models = {"ours": load_ours(options, tokens, BlockOptions())}
+    if options.compile:
+        models[_COMPILED] = load_ours(options, tokens, BlockOptions(compile=True))
+    transformer = load_transformer(options.pretrained, dtype=DTYPES[options.dtype], revision=None, seed=0).module
+    add_lora(transformer, LoraSpec(rank=options.rank), seed=0)
+    transformer.to(options.device)
+    in_fp32 = argparse.Namespace(**vars(options) | {"dtype": "fp32", "attention": "auto"})
+    exact = [load_ours(in_fp32, tokens, BlockOptions())] if options.draws else []
+    for other in (transformer, *(model.transformer for model in (*models.values(), *exact))):
+        share_weights(models["ours"].transformer, other)
+    return models, transformer, exact
+
+
+def time_in_turns(
+    ways: list[Way], encode: Callable[[], object], options: argparse.Namespace
+) -> tuple[dict[str, list[float]], list[float]]:
+    """Return the seconds of each way's steps, and of encoding."""
+    times: dict[str, list[float]] = {way.name: [] for way in ways}
+    encoding = []
+    for _ in range(options.rounds):
+        for way in ways:
+            times[way.name].append(seconds_of(way.step, options.device))
+        encoding.append(seconds_of(encode, options.device))
+    return times, encoding
+
+
 def main() -> None:
     """Compare, then time in turns, then print the table."""
     options = _options()
@@ -77,16 +107,7 @@ def main() -> None:
             options.pretrained = str(build_tiny_wan_vace(Path(folder) / "tiny"))
         geometry = outline_wan_vace(options.pretrained, dtype=options.dtype, lora=None).geometry
         tokens = geometry.num_tokens(options.bucket, reference=True)
-        models = {"ours": load_ours(options, tokens, BlockOptions())}
-        if options.compile:
-            models[_COMPILED] = load_ours(options, tokens, BlockOptions(compile=True))
-        transformer = load_transformer(options.pretrained, dtype=DTYPES[options.dtype], revision=None, seed=0).module
-        add_lora(transformer, LoraSpec(rank=options.rank), seed=0)
-        transformer.to(device)
-        in_fp32 = argparse.Namespace(**vars(options) | {"dtype": "fp32", "attention": "auto"})
-        exact = [load_ours(in_fp32, tokens, BlockOptions())] if options.draws else []
-        for other in (transformer, *(model.transformer for model in (*models.values(), *exact))):
-            share_weights(models["ours"].transformer, other)
+        models, transformer, exact = load_all(options, tokens)
         encoders = load_online_encoders(options.pretrained, dtype=options.dtype, device=device)
     raw = draw_clip(options.bucket, encoders, device)
     encode = partial(encode_clip, raw, encoders, options.bucket, geometry)
@@ -111,12 +132,7 @@ def main() -> None:
     exact.clear()
     counted = [way for way in ways if device == "cuda" or way.name != _COMPILED]  # a CPU counts none in compiled code
     peaks = {way.name: way.peak(device) if way in counted else 0 for way in ways}
-    times: dict[str, list[float]] = {way.name: [] for way in ways}
-    encoding = []
-    for _ in range(options.rounds):
-        for way in ways:
-            times[way.name].append(seconds_of(way.step, device))
-        encoding.append(seconds_of(encode, device))
+    times, encoding = time_in_turns(ways, encode, options)
     rate = product_rate(device, DTYPES[options.dtype])
     words = {name: model.prompt_tokens for name, model in models.items()}  # where padding is counted, not computed
     least = {

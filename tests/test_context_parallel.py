@@ -95,13 +95,10 @@ def test_heads_that_cannot_be_shared_out_are_told(tmp_path: Path) -> None:
 
 def test_the_kernel_that_was_named_computes_shared_attention() -> None:
     torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
-    try:
-        spread, called = Spread(tokens=torch.distributed.group.WORLD), {}
-        for attention in ("_native_flash", "_native_math"):
-            model = load(spread, lora=LoraSpec(rank=4), attention=attention)
-            with profile(activities=[ProfilerActivity.CPU]) as seen:
-                model(**inputs(model, bucket=EVEN))
-            called[attention] = sum("scaled_dot_product_flash" in event.name for event in seen.events())
-    finally:
-        torch.distributed.destroy_process_group()
+    spread, called = Spread(tokens=torch.distributed.group.WORLD), {}
+    for attention in ("_native_flash", "_native_math"):
+        model = load(spread, lora=LoraSpec(rank=4), attention=attention)
+        with profile(activities=[ProfilerActivity.CPU]) as seen:
+            model(**inputs(model, bucket=EVEN))
+        called[attention] = sum("scaled_dot_product_flash" in event.name for event in seen.events())
     assert called == {"_native_flash": 2 * model.num_blocks, "_native_math": 0}
